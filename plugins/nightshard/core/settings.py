@@ -1,0 +1,45 @@
+"""Where Nightshard keeps its things, read from environment variables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The control plane's own settings.
+
+    Attributes:
+        home: the project's folder, which holds ``include/`` and ``shard_worker/``.
+        state: folder for everything that running Nightshard on this machine creates.
+        store: artefacts between tasks and the merged answers, a folder or any fsspec URL.
+        database_url: SQLAlchemy URL of the results database.
+        clusters: folder of the cluster profiles.
+        templates: folder of the sbatch templates.
+        worker_source: source tree of the shard worker that is staged to clusters.
+    """
+
+    home: Path
+    state: Path
+    store: str
+    database_url: str
+    clusters: Path
+    templates: Path
+    worker_source: Path
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read ``NIGHTSHARD_HOME``, ``_STATE``, ``_STORE``, ``_DB_URL`` and ``_CLUSTERS``."""
+        home = Path(environ.get("NIGHTSHARD_HOME", PROJECT_ROOT)).resolve()
+        state = Path(environ.get("NIGHTSHARD_STATE", home / ".nightshard")).resolve()
+        return cls(
+            home=home,
+            state=state,
+            store=environ.get("NIGHTSHARD_STORE", str(state / "store")),
+            database_url=environ.get("NIGHTSHARD_DB_URL", f"sqlite:///{state / 'nightshard.db'}"),
+            clusters=Path(environ.get("NIGHTSHARD_CLUSTERS", home / "include" / "clusters")),
+            templates=home / "include" / "sbatch",
+            worker_source=home / "shard_worker" / "src",
+        )
