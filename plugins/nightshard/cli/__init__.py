@@ -1,0 +1,37 @@
+"""The command line: ``nightshard …``."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from nightshard import __version__
+from nightshard.cli.launch import launch
+from nightshard.cli.local import local_cluster, quickstart, stop_everything, worker_env
+from nightshard.cli.results import db, results
+from nightshard.core.errors import NightshardError
+
+
+@click.group(
+    context_settings={
+        # Old lines are pasted with --model_name and --num_shards.
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+        "help_option_names": ["-h", "--help"],
+    }
+)
+@click.version_option(__version__)
+def cli() -> None:
+    """Evaluate language-model checkpoints on Slurm clusters."""
+
+
+for command in (launch, results, db, local_cluster, quickstart, stop_everything, worker_env):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; an expected error is one sentence and exit code 1."""
+    try:
+        cli(arguments)
+    except NightshardError as error:
+        click.secho(f"nightshard: {error}", fg="red", err=True)
+        sys.exit(1)

@@ -1,0 +1,151 @@
+"""The few calls of Airflow's REST API that the command line makes."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from nightshard.core.errors import UserError
+
+DAG_ID = "evaluate"
+MAP_INDEX_UNMAPPED = -1
+
+
+class AirflowApi:
+    """A logged-in client of one Airflow.
+
+    Args:
+        url: address of the API server, without a path.
+        username: login.
+        password: its password; kept in memory only.
+        transport: for tests, an httpx transport in place of the network.
+
+    Raises:
+        UserError: the server cannot be reached or refuses the login.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        username: str,
+        password: str,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._client = httpx.Client(base_url=self.url, timeout=30, transport=transport)
+        answer = self._send(
+            "POST", "/auth/token", json={"username": username, "password": password}
+        )
+        if answer.status_code in {401, 403}:
+            raise UserError(
+                f"Airflow at {self.url} refuses the login of {username!r}; check "
+                "NIGHTSHARD_AIRFLOW_USERNAME and NIGHTSHARD_AIRFLOW_PASSWORD."
+            )
+        answer.raise_for_status()
+        self._client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def dag_exists(self) -> bool:
+        """Say whether Airflow has parsed the DAG ``evaluate``."""
+        return self._send("GET", f"/api/v2/dags/{DAG_ID}").status_code == httpx.codes.OK
+
+    def import_errors(self) -> list[str]:
+        """Return why DAG files could not be parsed, if any could not."""
+        return [
+            error["stack_trace"] for error in self._json("/api/v2/importErrors")["import_errors"]
+        ]
+
+    def trigger(self, conf: Mapping[str, Any]) -> str:
+        """Start a run with these params and return its run id.
+
+        Raises:
+            UserError: Airflow refuses the params.
+        """
+        answer = self._send(
+            "POST", f"/api/v2/dags/{DAG_ID}/dagRuns", json={"logical_date": None, "conf": conf}
+        )
+        if answer.status_code in {400, 422}:
+            raise UserError(f"Airflow refuses these parameters: {answer.json()['detail']}")
+        answer.raise_for_status()
+        return str(answer.json()["dag_run_id"])
+
+    def run_state(self, run_id: str) -> str:
+        """Return ``queued``, ``running``, ``success`` or ``failed``."""
+        return str(self._json(self._run(run_id))["state"])
+
+    def task_instances(self, run_id: str) -> list[dict[str, Any]]:
+        """Return all task instances of a run, mapped ones included."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self._json(f"{self._run(run_id)}/taskInstances", limit=100, offset=len(found))
+            found += page["task_instances"]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
+
+    def log_events(self, run_id: str, task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the structured log events of a task instance's latest try."""
+        answer = self._send(
+            "GET",
+            f"{self._run(run_id)}/taskInstances/{task['task_id']}/logs/{task['try_number'] or 1}",
+            params={"map_index": task["map_index"]},
+            headers={"Accept": "application/json"},
+        )
+        if answer.status_code != httpx.codes.OK:
+            return
+        for event in answer.json()["content"]:
+            yield event if isinstance(event, dict) else {"event": event}
+
+    def result(self, run_id: str, task_id: str) -> Any:
+        """Return what a task returned, None where it returned nothing."""
+        answer = self._send(
+            "GET",
+            f"{self._run(run_id)}/taskInstances/{task_id}/xcomEntries/return_value",
+            params={"deserialize": True},
+        )
+        return answer.json()["value"] if answer.status_code == httpx.codes.OK else None
+
+    def page(self, run_id: str) -> str:
+        """Return the address of a run's page."""
+        return f"{self.url}/dags/{DAG_ID}/runs/{run_id}"
+
+    def _run(self, run_id: str) -> str:
+        return f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}"
+
+    def _json(self, path: str, **params: Any) -> dict[str, Any]:
+        answer = self._send("GET", path, params=params)
+        answer.raise_for_status()
+        value: dict[str, Any] = answer.json()
+        return value
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            return self._client.request(method, path, **arguments)
+        except httpx.TransportError:
+            raise UserError(
+                f"Airflow at {self.url} does not answer; start it (`make quickstart`) or set "
+                "NIGHTSHARD_AIRFLOW_URL."
+            ) from None
+
+
+def api_from_environment(local: Mapping[str, str] | None) -> AirflowApi:
+    """Log in where ``NIGHTSHARD_AIRFLOW_URL`` says, else at this machine's own Airflow.
+
+    Args:
+        local: url, username and password of the Airflow that ``make quickstart`` started, or None.
+
+    Raises:
+        UserError: neither is there.
+    """
+    url = os.environ.get("NIGHTSHARD_AIRFLOW_URL")
+    if url:
+        return AirflowApi(
+            url,
+            os.environ.get("NIGHTSHARD_AIRFLOW_USERNAME", "admin"),
+            os.environ.get("NIGHTSHARD_AIRFLOW_PASSWORD", ""),
+        )
+    if local is None:
+        raise UserError(
+            "No Airflow runs here; start one with `make quickstart`, or set "
+            "NIGHTSHARD_AIRFLOW_URL, _USERNAME and _PASSWORD."
+        )
+    return AirflowApi(local["url"], local["username"], local["password"])

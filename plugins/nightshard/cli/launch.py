@@ -1,0 +1,182 @@
+"""``nightshard launch``: start an evaluation and, on request, follow it."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+
+from nightshard.benchmarks import registry
+from nightshard.clusters.profile import load_named
+from nightshard.core.errors import UserError
+from nightshard.core.run_params import RunParams, parse_run_params
+from nightshard.core.settings import Settings
+
+PARSE_TIMEOUT_S = 90
+
+
+def _split_tasks(_context: click.Context, _option: click.Parameter, value: str) -> list[str]:
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
+def _split_source(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        name, separator, path = value.partition("=")
+        if not separator:
+            raise click.BadParameter(f"{value!r} is not of the form BENCHMARK=FILE.")
+        pairs[name] = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+    return pairs
+
+
+def launch_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that describe an evaluation; the names are those of the params form."""
+    options = [
+        click.option(
+            "--model-name", "model", required=True, help="Folder on the cluster or Hub id."
+        ),
+        click.option("--revision", help="Branch, tag or commit of a Hub model."),
+        click.option(
+            "--tasks",
+            callback=_split_tasks,
+            default="Starter",
+            show_default=True,
+            help="Benchmarks, separated by commas.",
+        ),
+        click.option("--num-shards", type=int, help="Default: the cluster profile's."),
+        click.option("--cluster", default="local", show_default=True, help="A cluster profile."),
+        click.option(
+            "--max-job-duration",
+            "max_job_hours",
+            type=float,
+            help="Time limit of a shard, in hours.",
+        ),
+        click.option("--temperature", type=float, help="0 is greedy."),
+        click.option("--top-p", type=float, help="Probability mass kept."),
+        click.option("--max-tokens", type=int, help="Longest answer, in tokens."),
+        click.option("--repeats", type=int, help="How often each problem is asked."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Base of the seeds."),
+        click.option(
+            "--system-prompt",
+            "--system-instruction",
+            "system_prompt",
+            help="Put before each question.",
+        ),
+        click.option("--limit", type=int, help="Only the first n problems of each benchmark."),
+        click.option(
+            "--source",
+            multiple=True,
+            callback=_split_source,
+            metavar="BENCHMARK=FILE",
+            help="A local file of questions in place of the Hub; may be given several times.",
+        ),
+        click.option("--force", is_flag=True, help="Generate again what exists."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_params(values: Mapping[str, Any], settings: Settings) -> RunParams:
+    """Check an evaluation's parameters before Airflow hears of them.
+
+    Raises:
+        UserError: one sentence on what cannot be used.
+    """
+    params = parse_run_params(values)
+    for task in params.tasks:
+        registry.info(task)
+    load_named(settings.clusters, params.cluster, os.environ)
+    return params
+
+
+@click.command()
+@launch_options
+@click.option("--watchdog", is_flag=True, help="Follow the run and end with its scores.")
+def launch(watchdog: bool, **values: Any) -> None:
+    """Evaluate a checkpoint: trigger the DAG `evaluate` over Airflow's REST API."""
+    from nightshard.cli.api import api_from_environment
+    from nightshard.cli.local import local_api_access
+
+    settings = Settings.from_env(os.environ)
+    params = check_params(values, settings)
+    console = Console()
+    api = api_from_environment(local_api_access(settings))
+    run_id = trigger(api, params, console)
+    if not watchdog:
+        console.print(f"Running; follow it at {api.page(run_id)}", highlight=False, soft_wrap=True)
+        return
+    summary = watch(api, run_id, console)
+    if summary is None:
+        sys.exit(1)
+
+
+def trigger(api: Any, params: RunParams, console: Console) -> str:
+    """Wait until Airflow knows the DAG, then start a run and return its id.
+
+    Raises:
+        UserError: the DAG does not appear, or Airflow refuses the params.
+    """
+    deadline = time.monotonic() + PARSE_TIMEOUT_S
+    while not api.dag_exists():
+        if time.monotonic() > deadline:
+            errors = api.import_errors()
+            raise UserError(
+                "Airflow does not know the DAG 'evaluate'; check that its dags folder is this "
+                "project's dags/." + (f"\n{errors[0]}" if errors else "")
+            )
+        time.sleep(1)
+    run_id: str = api.trigger(json.loads(params.model_dump_json()))
+    console.print(f"Started [bold]{run_id}[/] of the DAG evaluate", highlight=False)
+    return run_id
+
+
+def watch(api: Any, run_id: str, console: Console) -> dict[str, Any] | None:
+    """Follow a run; print its scores, or why it failed.
+
+    Returns:
+        What the task ``record`` returned, None where the run failed.
+    """
+    from nightshard.cli.results import score_table
+    from nightshard.cli.watch import failure_sentences, follow
+
+    if follow(api, run_id, console) == "failed":
+        console.print("[red bold]The run failed.[/]")
+        for sentence in failure_sentences(api, run_id):
+            console.print(f"  {sentence}", highlight=False, markup=False)
+        console.print(f"  Its logs: {api.page(run_id)}", highlight=False, soft_wrap=True)
+        return None
+    summary: dict[str, Any] = api.result(run_id, "record")
+    if summary["submitted"] == 0:
+        console.print(
+            f"All {summary['requests']} answers exist already; nothing was generated again "
+            "(--force generates them anew)."
+        )
+    elif summary["reused"]:
+        console.print(f"{summary['reused']} of {summary['requests']} answers existed already.")
+    console.print(score_table(summary["scores"]))
+    console.print(closing_line(summary), highlight=False, markup=False, soft_wrap=True)
+    return summary
+
+
+def closing_line(summary: Mapping[str, Any]) -> str:
+    """Render a run's last line, made to be read by scripts as well.
+
+    Returns:
+        ``nightshard: run KEY scored Starter accuracy=0.350 n=60 shards=2 wall=75s``; several
+        benchmarks follow each other before ``shards=``.
+    """
+    scores = " ".join(
+        f"{score['benchmark']} accuracy={score['accuracy']:.3f} n={score['n']}"
+        for score in summary["scores"]
+    )
+    return (
+        f"nightshard: run {summary['run_key']} scored {scores} "
+        f"shards={summary['shards']} wall={summary['wall_seconds']:.0f}s"
+    )

