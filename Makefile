@@ -1,0 +1,81 @@
+# Nightshard. `make quickstart` ends in a scored run, `make test` runs every check; both set up
+# everything that they need, without root, under .venv/ and .nightshard/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+PYTHON ?= python3
+STATE := $(CURDIR)/.nightshard
+UV := $(shell command -v uv || echo $(STATE)/tools/bin/uv)
+BIN := $(CURDIR)/.venv/bin
+NIGHTSHARD := $(BIN)/nightshard
+TORCH_INDEX ?=
+FORCE ?=
+NAME ?= overhead
+ARGS ?=
+PYTEST_ARGS ?=
+
+export NIGHTSHARD_HOME := $(CURDIR)
+export NIGHTSHARD_STATE := $(STATE)
+
+.PHONY: help
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+
+.PHONY: quickstart
+quickstart: setup ## Set up all parts on this machine and evaluate a small model
+	@$(NIGHTSHARD) quickstart $(if $(FORCE),--force) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+.PHONY: down
+down: ## Stop what quickstart started; answers and scores are kept
+	@if [ -x $(NIGHTSHARD) ]; then $(NIGHTSHARD) down; else echo "Nothing to stop."; fi
+
+.PHONY: test
+test: setup worker-env lint ## Run every check and every test
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: setup ## Format, lint, type and layer checks
+	@$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: perf
+perf: setup worker-env ## Measure Nightshard itself: make perf NAME=overhead [ARGS=--quick]
+	@$(BIN)/python perf/$(NAME).py $(ARGS)
+
+.PHONY: worker-env
+worker-env: setup ## Make the worker's own environment (vLLM's CPU build, 3.4 GB)
+	@$(NIGHTSHARD) worker-env $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) >/dev/null
+
+.PHONY: setup
+setup: .venv/.ready ## Make the control plane's environment from the lock
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(
+	  None if (3, 11) <= v < (3, 14) else
+	  "Nightshard needs Python 3.11 to 3.13 and $(PYTHON) is %d.%d; name another one: make PYTHON=python3.12 ..." % v)'
+	if ! [ -x "$(UV)" ]; then
+	  echo "» fetching uv"
+	  $(PYTHON) -m venv $(STATE)/tools || {
+	    echo "Python cannot make environments here; install its venv module: apt-get install python3-venv" >&2
+	    exit 1
+	  }
+	  $(STATE)/tools/bin/pip install --quiet --disable-pip-version-check uv 2> >(grep -v '^WARNING: Location' >&2)
+	fi
+	echo "» making the control plane's environment (160 packages, about 600 MB)"
+	$(UV) venv --quiet --clear --python "$$(command -v $(PYTHON))" .venv
+	$(UV) pip sync --quiet --python .venv requirements.lock
+	$(UV) pip install --quiet --python .venv --no-deps --editable .
+	touch $@
+
+.PHONY: lock
+lock: ## Write the locks anew from the two pyproject files
+	@$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate \
+	  --extra postgres --group dev pyproject.toml --output-file requirements.lock
+	cd shard_worker
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate \
+	  --extra vllm pyproject.toml --output-file requirements.lock

@@ -1,0 +1,44 @@
+"""Evaluate one checkpoint: questions out, one Slurm array, answers and scores back."""
+
+import os
+from datetime import timedelta
+
+from airflow.sdk import dag
+
+from nightshard.core.settings import Settings
+from nightshard.orchestration import tasks
+from nightshard.orchestration.params import evaluate_form
+from nightshard.orchestration.shard import ShardSensor
+
+
+@dag(
+    schedule=None,
+    params=evaluate_form(Settings.from_env(os.environ)),
+    tags=["nightshard", "evaluation"],
+    default_args={
+        "owner": "nightshard",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": True,
+    },
+    is_paused_upon_creation=False,
+    max_active_runs=16,
+    render_template_as_native_obj=True,
+    doc_md=tasks.EVALUATE_DOC,
+)
+def evaluate() -> None:
+    """Plan, prepare, stage, submit; watch the shards; collect, merge, score, record."""
+    plan = tasks.plan()
+    prepared = tasks.prepare_dataset(plan)
+    staged = tasks.stage(prepared)
+    shards = tasks.submit_shards(staged)
+    watched = ShardSensor.partial(task_id="shard").expand(shard=shards)
+    collected = tasks.collect(prepared)
+    merged = tasks.merge(collected)
+    scored = tasks.score(merged)
+    tasks.record(scored)
+
+    watched >> collected
+
+
+evaluate()
