@@ -1,0 +1,1 @@
+"""Alembic's folder: how the results database came to its present tables."""

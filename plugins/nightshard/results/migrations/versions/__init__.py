@@ -1,0 +1,1 @@
+"""One module a migration, named rNNNN_what_it_does."""
