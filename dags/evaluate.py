@@ -8,7 +8,7 @@ from airflow.sdk import dag
 from nightshard.core.settings import Settings
 from nightshard.orchestration import tasks
 from nightshard.orchestration.params import evaluate_form
-from nightshard.orchestration.shard import ShardSensor
+from nightshard.orchestration.shard import SHARD_LABEL, ShardSensor
 
 
 @dag(
@@ -32,7 +32,9 @@ def evaluate() -> None:
     prepared = tasks.prepare_dataset(plan)
     staged = tasks.stage(prepared)
     shards = tasks.submit_shards(staged)
-    watched = ShardSensor.partial(task_id="shard").expand(shard=shards)
+    watched = ShardSensor.partial(task_id="shard", map_index_template=SHARD_LABEL).expand(
+        shard=shards
+    )
     collected = tasks.collect(prepared)
     merged = tasks.merge(collected)
     scored = tasks.score(merged)

@@ -3,18 +3,16 @@
 import json
 import os
 import sys
-from dataclasses import asdict
-from pathlib import Path
 
 import click
 from rich.console import Console
 
 from nightshard.core.errors import UserError
 from nightshard.core.settings import Settings
-from nightshard.local.airflow import LocalAirflow
-from nightshard.local.cluster import ClusterInfo, LocalCluster
+from nightshard.local.cluster import LocalCluster
+from nightshard.local.info import ClusterInfo
+from nightshard.local.stack import LocalStack, cluster_root
 
-CONNECTION_ID = "nightshard_local"
 QUICKSTART_SHARDS = 2
 
 
@@ -22,31 +20,9 @@ def _say(sentence: str) -> None:
     Console(stderr=True).print(f"[bold cyan]»[/] {sentence}", highlight=False, soft_wrap=True)
 
 
-def _cluster_root(settings: Settings) -> Path:
-    return settings.state / "local-cluster"
-
-
-def task_environment(settings: Settings, cluster: ClusterInfo) -> dict[str, str]:
-    """Return the variables that the local Airflow's tasks need: the SSH connection and settings."""
-    return {
-        f"AIRFLOW_CONN_{CONNECTION_ID.upper()}": json.dumps(cluster.airflow_connection()),
-        "NIGHTSHARD_HOME": str(settings.home),
-        "NIGHTSHARD_STATE": str(settings.state),
-        "NIGHTSHARD_STORE": settings.store,
-        "NIGHTSHARD_DB_URL": settings.database_url,
-        "NIGHTSHARD_CLUSTERS": str(settings.clusters),
-    }
-
-
-def local_airflow(settings: Settings, cluster: ClusterInfo | None = None) -> LocalAirflow:
-    """Return the handle of this machine's own Airflow; only ``up`` needs the cluster."""
-    environment = task_environment(settings, cluster) if cluster else {}
-    return LocalAirflow(settings.state / "airflow", settings.home, environment)
-
-
 def local_api_access(settings: Settings) -> dict[str, str] | None:
     """Return address and login of this machine's own Airflow, None where it does not run."""
-    info = local_airflow(settings).status()
+    info = LocalStack(settings).airflow().status()
     if info is None:
         return None
     return {"url": info.url, "username": info.username, "password": info.password}
@@ -63,7 +39,7 @@ def local_cluster() -> None:
 def up(accounting: bool, show_connection: bool) -> None:
     """Start munged, slurmctld, four slurmds and sshd; harmless where they run."""
     settings = Settings.from_env(os.environ)
-    info = LocalCluster(_cluster_root(settings), accounting=accounting).up()
+    info = LocalCluster(cluster_root(settings), accounting=accounting).up()
     if show_connection:
         click.echo(json.dumps(info.airflow_connection()))
         return
@@ -74,7 +50,7 @@ def up(accounting: bool, show_connection: bool) -> None:
 def status() -> None:
     """Say whether the cluster runs and how to reach it."""
     settings = Settings.from_env(os.environ)
-    info = LocalCluster(_cluster_root(settings)).status()
+    info = LocalCluster(cluster_root(settings)).status()
     if info is None:
         click.echo("The local cluster does not run; start it with `nightshard local-cluster up`.")
         sys.exit(3)
@@ -85,7 +61,7 @@ def status() -> None:
 def down() -> None:
     """Stop the cluster and every job on it; leaves no process."""
     settings = Settings.from_env(os.environ)
-    LocalCluster(_cluster_root(settings)).down()
+    LocalCluster(cluster_root(settings)).down()
     click.echo("The local cluster is down.")
 
 
@@ -111,8 +87,6 @@ def quickstart(force: bool, torch_index: str | None) -> None:
 
     settings = Settings.from_env(os.environ)
     console = Console()
-    _say("starting the local Slurm cluster")
-    cluster = LocalCluster(_cluster_root(settings)).up()
     python = worker_environment(
         settings.state / "worker-env",
         settings.home / "shard_worker" / "constraints-cpu.txt",
@@ -125,7 +99,8 @@ def quickstart(force: bool, torch_index: str | None) -> None:
         settings.home / "include" / "quickstart" / "convert_gguf.py",
         _say,
     )
-    airflow = local_airflow(settings, cluster).up(_say)
+    _say("starting the local Slurm cluster")
+    _, airflow = LocalStack(settings).up(_say)
     _say(f"evaluating {model.name} on Starter, {QUICKSTART_SHARDS} shards")
     values = {
         "model": str(model),
@@ -135,7 +110,9 @@ def quickstart(force: bool, torch_index: str | None) -> None:
         "max_job_hours": 1,
         "force": force,
     }
-    api = api_from_environment(asdict(airflow))
+    api = api_from_environment(
+        {"url": airflow.url, "username": airflow.username, "password": airflow.password}
+    )
     run_id = trigger(api, check_params(values, settings), console)
     console.print(
         f"Airflow: [link]{api.page(run_id)}[/] — log in as [bold]{airflow.username}[/] with the "
@@ -151,8 +128,7 @@ def quickstart(force: bool, torch_index: str | None) -> None:
 def stop_everything() -> None:
     """Stop the local Airflow and the local cluster."""
     settings = Settings.from_env(os.environ)
-    local_airflow(settings).down()
-    LocalCluster(_cluster_root(settings)).down()
+    LocalStack(settings).down()
     click.echo("Airflow and the local cluster are down; answers and scores are kept.")
 
 

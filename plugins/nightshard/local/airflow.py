@@ -138,6 +138,8 @@ class LocalAirflow:
         return {
             **os.environ,
             **self.environment,
+            # `standalone` starts its parts by the name `airflow`.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             OWNER_MARK: str(self.home),
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.project / "dags"),

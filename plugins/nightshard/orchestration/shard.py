@@ -1,0 +1,78 @@
+"""One mapped sensor a shard: deferred for as long as its array element lives."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+SHARD_LABEL = "shard {{ task.shard['number'] }} of {{ task.shard['count'] }}"
+"""Name of a mapped shard in the grid; pass it as ``map_index_template`` to ``partial``."""
+
+
+class ShardSensor(BaseSensorOperator):
+    """Waits until one shard's array element has ended and its manifest is valid.
+
+    The wait happens in the triggerer, where all shards of a cluster share one connection and one
+    query an interval; a shard that ends well never takes a worker's slot again.
+
+    Args:
+        shard: what ``submit_shards`` returned for this shard, see
+            :func:`nightshard.orchestration.steps.submit`.
+
+    Raises:
+        AirflowFailException: the element failed; the message has its cause and the last lines of
+            the shard's own log.
+    """
+
+    def __init__(self, *, shard: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shard = shard
+
+    def execute(self, context: "Context") -> None:
+        """Hand the shard over to the triggerer."""
+        self.log.info(
+            "Shard %(number)d of %(count)d: %(rows)d requests, Slurm job %(job_id)s_%(rank)d on "
+            "cluster %(cluster)s",
+            self.shard,
+        )
+        self.defer(trigger=ShardTrigger(shard=self.shard), method_name=self.resume.__name__)
+
+    def resume(self, context: "Context", event: dict[str, str]) -> None:
+        """Fail with what the trigger found out; only a failed shard comes back here."""
+        raise AirflowFailException(event["message"]) from None
+
+
+class ShardTrigger(BaseTrigger):
+    """Follows one array element through its cluster's shared poller and tells its story.
+
+    Args:
+        shard: as for :class:`ShardSensor`.
+    """
+
+    def __init__(self, shard: dict[str, Any]) -> None:
+        super().__init__()
+        self.shard = shard
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what a triggerer needs to start over."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {"shard": self.shard}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Log each change; end the task on success, wake it on failure."""
+        from nightshard.core.errors import UserError
+        from nightshard.orchestration.following import follow_shard
+
+        try:
+            async for step in follow_shard(self.shard):
+                self.log.info(step.sentence)
+                if step.failed:
+                    yield TriggerEvent({"message": step.sentence})
+                elif step.result is not None:
+                    yield TaskSuccessEvent(xcoms={"return_value": step.result})
+        except UserError as error:
+            yield TriggerEvent({"message": str(error)})

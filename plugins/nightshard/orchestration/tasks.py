@@ -1,0 +1,129 @@
+"""The steps of ``evaluate``, each a thin edge around pure functions of the rooms below.
+
+Between two steps only small JSON travels as XCom; rows and answers lie in the artefact store under
+the run's key, so that any executor's worker can take the next step.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+from airflow.sdk import task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from nightshard.core.errors import IncompleteRunError, UserError
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Json = dict[str, Any]
+
+EVALUATE_DOC = """
+Evaluates one checkpoint on one or more benchmarks.
+
+| step | what it does |
+|---|---|
+| plan | checks the parameters, the cluster and the model; nothing is staged before it passes |
+| prepare_dataset | loads the questions, makes a request of each repeat, finds the answers that exist already and cuts the rest into shards |
+| stage | copies the shards' inputs and the run's spec to the cluster |
+| submit_shards | submits one Slurm array |
+| shard 1 of N … | follows one array element, without occupying a worker |
+| collect, merge | brings the answers back and refuses anything incomplete |
+| score, record | judges the answers and writes the scores to the database |
+"""  # noqa: E501 (a markdown table's row cannot be broken)
+
+
+def one_sentence(step: Callable[P, R]) -> Callable[P, R]:
+    """Fail a task at once, with the sentence alone, on an error that no retry can mend."""
+
+    @functools.wraps(step)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return step(*args, **kwargs)
+        except (UserError, IncompleteRunError) as error:
+            raise AirflowFailException(str(error)) from None
+
+    return wrapped
+
+
+@task
+@one_sentence
+def plan(**context: Any) -> Json:
+    """Check what was asked and what the cluster says of the model; decide the run's key."""
+    from nightshard.orchestration import steps
+
+    dag_run = context["dag_run"]
+    decided = steps.plan_run(context["params"], dag_run.run_id, dag_run.run_after)
+    log.info("Run %s, fingerprint %s", decided.run_key, decided.fingerprint)
+    return decided.to_dict()
+
+
+@task
+@one_sentence
+def prepare_dataset(plan: Json) -> Json:
+    """Make the requests, look up the answers that exist, cut the rest into shards."""
+    from nightshard.orchestration import steps
+
+    return steps.prepare(plan)
+
+
+@task
+@one_sentence
+def stage(prepared: Json) -> Json:
+    """Copy inputs and spec to the cluster, the spec last."""
+    from nightshard.orchestration import steps
+
+    if prepared["world_size"] == 0:
+        raise AirflowSkipException("Every answer exists already; nothing to stage or submit.")
+    steps.stage(prepared)
+    return prepared
+
+
+@task
+@one_sentence
+def submit_shards(prepared: Json) -> list[Json]:
+    """Submit one array and say for each shard what to watch."""
+    from nightshard.orchestration import steps
+
+    return steps.submit(prepared)
+
+
+@task(trigger_rule="none_failed")
+@one_sentence
+def collect(prepared: Json) -> Json:
+    """Bring outputs and manifests back, checking each against its checksum."""
+    from nightshard.orchestration import steps
+
+    steps.collect(prepared)
+    return prepared
+
+
+@task
+@one_sentence
+def merge(prepared: Json) -> Json:
+    """Merge new and existing answers; complete or not at all."""
+    from nightshard.orchestration import steps
+
+    steps.merge(prepared)
+    return prepared
+
+
+@task
+@one_sentence
+def score(prepared: Json) -> Json:
+    """Judge every answer."""
+    from nightshard.orchestration import steps
+
+    steps.score(prepared)
+    return prepared
+
+
+@task
+@one_sentence
+def record(prepared: Json, **context: Any) -> Json:
+    """Write the run, its shards and its scores to the database; twice changes nothing."""
+    from nightshard.orchestration import steps
+
+    return cast(Json, steps.record(prepared, context["dag"].dag_id))
