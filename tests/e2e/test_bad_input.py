@@ -1,0 +1,72 @@
+"""Bad input fails before anything is staged, in one sentence, with nothing submitted."""
+
+import pytest
+from support.stack import Stack
+
+from nightshard.core.errors import UserError
+
+pytestmark = pytest.mark.e2e
+
+CASES = {
+    "unknown task": ({"tasks": ["MATH50"]}, "There is no benchmark 'MATH50'; did you mean MATH500"),
+    "more shards than questions": (
+        {"tasks": ["Starter"], "limit": 2, "num_shards": 3},
+        "3 shards were asked for, but there are only 2 requests",
+    ),
+    "a model that does not exist": (
+        {"tasks": ["Starter"], "model": "/no/such/model"},
+        "/no/such/model",
+    ),
+    "an unreachable cluster": (
+        {"tasks": ["Starter"], "cluster": "unreachable"},
+        "refuse",
+    ),
+    "a wrong host key": ({"tasks": ["Starter"], "cluster": "wrong-key"}, "host key"),
+    "no connection": (
+        {"tasks": ["Starter"], "cluster": "no-connection"},
+        "Airflow has no connection 'nightshard_nowhere'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("conf", "sentence"), CASES.values(), ids=CASES.keys())
+def test_it_says_what_is_wrong_and_submits_nothing(
+    stack: Stack, conf: dict[str, object], sentence: str
+) -> None:
+    jobs = stack.squeue()
+    runs = _remote_runs(stack)
+    finished = stack.run(conf)
+    failed = [task for task in finished.tasks if task["state"] == "failed"]
+    assert len(failed) == 1
+    assert sentence in finished.log(failed[0])
+    assert stack.squeue() == jobs
+    assert _remote_runs(stack) == runs
+
+
+@pytest.mark.parametrize(
+    "conf", [{"cluster": "nowhere"}, {"num_shards": 0}], ids=["unknown cluster", "zero shards"]
+)
+def test_the_form_refuses_it_at_once(stack: Stack, conf: dict[str, object]) -> None:
+    (parameter,) = conf
+    with pytest.raises(UserError, match=parameter):
+        stack.run(conf)
+
+
+def test_the_command_line_refuses_before_it_triggers(stack: Stack) -> None:
+    answer = stack.cli("launch", "--model_name", str(stack.model), "--num_shards", "0")
+    assert answer.returncode == 1
+    assert "num_shards is 0, which cannot be used; ask for at least 1 shard" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_failed_shard_shows_the_last_lines_of_its_own_log(stack: Stack) -> None:
+    finished = stack.run({"tasks": ["Starter"], "limit": 2, "cluster": "broken-engine"})
+    assert finished.state == "failed"
+    failed = [task for task in finished.tasks if task["state"] == "failed"]
+    assert {task["task_id"] for task in failed} == {"shard"}
+    assert "max_model_len" in finished.log(failed[0])
+
+
+def _remote_runs(stack: Stack) -> set[str]:
+    folder = stack.cluster.shared / "nightshard" / "runs"
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()

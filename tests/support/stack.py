@@ -1,0 +1,176 @@
+"""One Airflow and one local cluster for all end-to-end tests, in a temporary state folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nightshard.cli.api import AirflowApi
+from nightshard.core.settings import PROJECT_ROOT, Settings
+from nightshard.local.airflow import AirflowInfo
+from nightshard.local.info import ClusterInfo
+from nightshard.local.processes import free_port
+from nightshard.local.stack import LocalStack
+
+POLL_S = 0.3
+RUN_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What a test needs to act as a user.
+
+    Attributes:
+        settings: those of the Airflow under test.
+        cluster: the local cluster.
+        airflow: address and login.
+        model: folder of a tiny random model.
+    """
+
+    settings: Settings
+    cluster: ClusterInfo
+    airflow: AirflowInfo
+    model: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of a shell in which this stack is the one that ``nightshard`` finds."""
+        return {
+            **os.environ,
+            "NIGHTSHARD_STATE": str(self.settings.state),
+            "NIGHTSHARD_CLUSTERS": str(self.settings.clusters),
+            "COLUMNS": "200",
+        }
+
+    def api(self) -> AirflowApi:
+        """Log in to Airflow's REST API."""
+        return AirflowApi(self.airflow.url, self.airflow.username, self.airflow.password)
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``nightshard`` as a user would."""
+        return subprocess.run(
+            [Path(sys.executable).parent / "nightshard", *arguments],
+            env=self.environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+    def squeue(self) -> list[str]:
+        """Return every job that the cluster knows, ended ones included, one line each."""
+        output = subprocess.run(
+            ["squeue", "--array", "--noheader", "-t", "all", "--format=%i %j %T"],
+            env={**os.environ, **self.cluster.environment()},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        return output.splitlines()
+
+    def run(self, conf: Mapping[str, Any]) -> "FinishedRun":
+        """Trigger ``evaluate`` over REST and wait until it ends."""
+        api = self.api()
+        run_id = api.trigger({"cluster": "local", "model": str(self.model), **conf})
+        deadline = time.monotonic() + RUN_TIMEOUT_S
+        while (state := api.run_state(run_id)) not in {"success", "failed"}:
+            assert time.monotonic() < deadline, f"{run_id} is still {state}"
+            time.sleep(POLL_S)
+        return FinishedRun(api, run_id, state)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """A DAG run that has ended."""
+
+    api: AirflowApi
+    run_id: str
+    state: str
+
+    @property
+    def tasks(self) -> list[dict[str, Any]]:
+        """Its task instances."""
+        return self.api.task_instances(self.run_id)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what ``record`` returned."""
+        value: dict[str, Any] = self.api.result(self.run_id, "record")
+        return value
+
+    def log(self, task: Mapping[str, Any]) -> str:
+        """Return a task's log as text."""
+        return "\n".join(json.dumps(event) for event in self.api.log_events(self.run_id, task))
+
+
+@contextmanager
+def running_stack(state: Path, worker_env: Path) -> Iterator[Stack]:
+    """Start a cluster and an Airflow with extra cluster profiles for the tests."""
+    clusters = state / "clusters"
+    clusters.mkdir(parents=True)
+    (state / "worker-env").symlink_to(worker_env)
+    settings = Settings.from_env(
+        {"NIGHTSHARD_STATE": str(state), "NIGHTSHARD_CLUSTERS": str(clusters)}
+    )
+    model = tiny_model(state / "tiny-model", worker_env)
+    write_profiles(clusters)
+    environment: dict[str, str] = {}
+    stack = LocalStack(settings, extra_environment=environment)
+    try:
+        from nightshard.local.cluster import LocalCluster
+        from nightshard.local.stack import cluster_root
+
+        cluster = LocalCluster(cluster_root(settings)).up()
+        environment |= broken_connections(cluster)
+        airflow = stack.airflow(cluster).up(print)
+        api = AirflowApi(airflow.url, airflow.username, airflow.password)
+        deadline = time.monotonic() + 90
+        while not api.dag_exists():
+            assert time.monotonic() < deadline, api.import_errors()
+            time.sleep(POLL_S)
+        yield Stack(settings, cluster, airflow, model)
+    finally:
+        stack.down()
+
+
+def tiny_model(folder: Path, worker_env: Path) -> Path:
+    """Make a random model of about 100,000 parameters with a chat template."""
+    script = PROJECT_ROOT / "shard_worker" / "tests" / "tiny_model.py"
+    subprocess.run([worker_env / "bin" / "python", script, folder], check=True)
+    return folder
+
+
+def write_profiles(clusters: Path) -> None:
+    """Write the local profile as it is, and variations of it under other names."""
+    source = PROJECT_ROOT / "include" / "clusters" / "local.yaml"
+    shutil.copy(source, clusters)
+    local = yaml.safe_load(source.read_text())
+    echo = {**local["engine"], "name": "echo", "options": {"answer": "\\boxed{7}"}}
+    variations: dict[str, dict[str, Any]] = {
+        "echo": {"engine": echo},
+        "unreachable": {"ssh_conn_id": "nightshard_unreachable"},
+        "wrong-key": {"ssh_conn_id": "nightshard_wrong_key"},
+        "no-connection": {"ssh_conn_id": "nightshard_nowhere"},
+        "broken-engine": {"engine": {**local["engine"], "dtype": "float16", "max_model_len": 1}},
+    }
+    for name, change in variations.items():
+        (clusters / f"{name}.yaml").write_text(yaml.safe_dump({**local, "name": name, **change}))
+
+
+def broken_connections(cluster: ClusterInfo) -> dict[str, str]:
+    """Return Airflow connections that cannot work: a closed port and another host's key."""
+    good = cluster.airflow_connection()
+    other_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJK1J0yzXXwPTgXnLEPLkXFUFBj1NQXwHkLBOjOZJFRV"
+    unreachable = {**good, "port": free_port()}
+    wrong_key = {**good, "extra": {**good["extra"], "host_key": other_key}}
+    return {
+        "AIRFLOW_CONN_NIGHTSHARD_UNREACHABLE": json.dumps(unreachable),
+        "AIRFLOW_CONN_NIGHTSHARD_WRONG_KEY": json.dumps(wrong_key),
+    }

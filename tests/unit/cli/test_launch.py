@@ -1,0 +1,118 @@
+"""The command line against Airflow's REST API, cut at the wire."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from nightshard.cli import cli
+from nightshard.cli.api import AirflowApi
+from nightshard.cli.launch import check_params, closing_line
+from nightshard.cli.watch import failure_sentences, follow
+from nightshard.core.errors import UserError
+from nightshard.core.settings import Settings
+
+pytestmark = pytest.mark.unit
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def api(answers: dict[str, Any]) -> AirflowApi:
+    """A client whose server gives these answers by path; a status code stands for an error."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "example"})
+        answer = answers[request.url.path]
+        if isinstance(answer, int):
+            return httpx.Response(answer, json={"detail": "Invalid input for param num_shards"})
+        return httpx.Response(200, json=answer)
+
+    return AirflowApi("http://example", "admin", "x", transport=httpx.MockTransport(handle))
+
+
+def test_an_old_line_with_underscores_is_understood() -> None:
+    answer = CliRunner().invoke(
+        cli,
+        ["launch", "--model_name", "org/name", "--num_shards", "0", "--max_job_duration", "2"],
+        env={"NIGHTSHARD_AIRFLOW_URL": "http://127.0.0.1:9"},
+    )
+    assert isinstance(answer.exception, UserError)
+    assert "num_shards is 0" in str(answer.exception)
+
+
+def test_a_silent_airflow_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="does not answer"):
+        AirflowApi("http://127.0.0.1:9", "admin", "x")
+
+
+def test_a_refused_login_names_the_variables() -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(401, json={}))
+    with pytest.raises(UserError, match="NIGHTSHARD_AIRFLOW_PASSWORD"):
+        AirflowApi("http://example", "admin", "x", transport=transport)
+
+
+def test_refused_params_come_back_as_airflow_says() -> None:
+    client = api({"/api/v2/dags/evaluate/dagRuns": 400})
+    with pytest.raises(UserError, match="Invalid input for param num_shards"):
+        client.trigger({})
+
+
+def test_an_unknown_benchmark_or_cluster_is_refused_before_airflow_hears_of_it() -> None:
+    settings = Settings.from_env({})
+    with pytest.raises(UserError, match="did you mean MATH500"):
+        check_params({"model": "m", "tasks": ["MATH50"], "cluster": "local"}, settings)
+    with pytest.raises(UserError, match="There is no cluster 'lokal'"):
+        check_params({"model": "m", "tasks": ["Starter"], "cluster": "lokal"}, settings)
+
+
+RUN = "/api/v2/dags/evaluate/dagRuns/r"
+FAILED_SHARD = {
+    "task_id": "shard",
+    "map_index": 1,
+    "rendered_map_index": "shard 2 of 8",
+    "state": "failed",
+    "try_number": 1,
+    "duration": 3.0,
+}
+
+
+def test_a_failed_run_says_why() -> None:
+    detail = {"exc_type": "AirflowFailException", "exc_value": "out of memory"}
+    client = api(
+        {
+            f"{RUN}/taskInstances": {"task_instances": [FAILED_SHARD], "total_entries": 1},
+            f"{RUN}/taskInstances/shard/logs/1": {
+                "content": [{"event": "x"}, {"event": "failed", "error_detail": [detail]}]
+            },
+        }
+    )
+    assert failure_sentences(client, "r") == ["shard 2 of 8: out of memory"]
+
+
+def test_without_a_terminal_each_step_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    client = api(
+        {
+            RUN: {"state": "failed"},
+            f"{RUN}/taskInstances": {"task_instances": [FAILED_SHARD], "total_entries": 1},
+            f"{RUN}/taskInstances/shard/logs/1": {"content": []},
+        }
+    )
+    assert follow(client, "r", Console(force_terminal=False)) == "failed"
+    assert capsys.readouterr().out == "  shard 2 of 8: failed (3.0 s)\n"
+
+
+def test_the_last_line_can_be_read_by_a_script() -> None:
+    summary = {
+        "run_key": "k",
+        "scores": [{"benchmark": "Starter", "accuracy": 0.35, "n": 60}],
+        "shards": 2,
+        "wall_seconds": 74.6,
+    }
+    line = "nightshard: run k scored Starter accuracy=0.350 n=60 shards=2 wall=75s"
+    assert closing_line(summary) == line
+    assert json.loads(json.dumps(summary)) == summary

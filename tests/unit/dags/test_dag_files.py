@@ -1,0 +1,79 @@
+"""Every DAG file parses, is documented, and imports nothing heavy."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nightshard.core.settings import PROJECT_ROOT
+
+pytestmark = pytest.mark.unit
+
+DAG_FILES = sorted((PROJECT_ROOT / "dags").glob("*.py"))
+HEAVY = {"datasets", "pandas", "pyarrow", "math_verify", "sympy", "numpy", "asyncssh", "paramiko"}
+
+LOOK = """
+import importlib.util, json, sys, time
+import airflow.sdk, pydantic, airflow.triggers.base
+before, started = set(sys.modules), time.perf_counter()
+spec = importlib.util.spec_from_file_location("dag_under_test", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from airflow.sdk import DAG
+dags = [value for value in vars(module).values() if isinstance(value, DAG)]
+print(json.dumps({
+    "seconds": time.perf_counter() - started,
+    "new": sorted({name.split(".")[0] for name in set(sys.modules) - before}),
+    "dags": [{
+        "id": dag.dag_id, "doc": dag.doc_md, "tags": sorted(dag.tags),
+        "owners": sorted({task.owner for task in dag.tasks}),
+        "retries": sorted({task.retries for task in dag.tasks}),
+        "tasks": [task.task_id for task in dag.topological_sort()],
+    } for dag in dags],
+}))
+"""
+
+
+@pytest.fixture(scope="module", params=DAG_FILES, ids=lambda file: file.stem)
+def parsed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict:  # type: ignore[type-arg]
+    """What a fresh interpreter finds in a DAG file."""
+    home = tmp_path_factory.mktemp("airflow")
+    answer = subprocess.run(
+        [sys.executable, "-c", LOOK, str(request.param)],
+        env={"AIRFLOW_HOME": str(home), "PATH": "/usr/bin", "NIGHTSHARD_STATE": str(home)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found: dict[str, object] = json.loads(answer.stdout.splitlines()[-1])
+    return found
+
+
+def test_it_imports_nothing_heavy(parsed: dict) -> None:  # type: ignore[type-arg]
+    assert HEAVY.isdisjoint(parsed["new"])
+
+
+def test_it_is_documented_owned_and_retried(parsed: dict) -> None:  # type: ignore[type-arg]
+    assert parsed["dags"]
+    for dag in parsed["dags"]:
+        assert dag["doc"]
+        assert "nightshard" in dag["tags"]
+        assert dag["owners"] == ["nightshard"]
+        assert min(dag["retries"]) >= 1
+
+
+def test_evaluate_takes_its_steps_in_order(parsed: dict) -> None:  # type: ignore[type-arg]
+    steps = {dag["id"]: dag["tasks"] for dag in parsed["dags"]}
+    if "evaluate" in steps:
+        assert steps["evaluate"] == [
+            "plan",
+            "prepare_dataset",
+            "stage",
+            "submit_shards",
+            "shard",
+            "collect",
+            "merge",
+            "score",
+            "record",
+        ]
