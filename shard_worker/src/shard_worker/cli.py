@@ -1,0 +1,86 @@
+"""The command line."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from shard_worker import __version__
+from shard_worker.errors import Exit, WorkerError
+from shard_worker.failures import is_disk_full
+from shard_worker.offline import go_offline
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="shard-worker", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"shard-worker {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="answer one shard of a run")
+    run.add_argument("--run-dir", type=Path, required=True, help="the run's folder")
+    run.add_argument("--rank", type=int, required=True, help="number of the shard, from 0")
+    run.add_argument("--world-size", type=int, required=True, help="number of shards")
+    run.add_argument("--attempt", type=int, default=1, help="number of this attempt, from 1")
+
+    describe = commands.add_parser("describe", help="print what is known of a model, as JSON")
+    describe.add_argument("--model", required=True, help="folder of the weights")
+    describe.add_argument("--engine", default="vllm", choices=("vllm", "echo"))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        An exit code, see :class:`shard_worker.errors.Exit`.
+    """
+    go_offline(os.environ)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.command == "describe":
+            _describe(arguments)
+        else:
+            _run(arguments)
+    except WorkerError as error:
+        return _say(str(error), error.exit_code)
+    except PermissionError as error:
+        return _say(
+            f"{error.filename} may not be used: {error.strerror}; check its owner and mode.",
+            Exit.BAD_CONFIG,
+        )
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        return _say(
+            f"The disk or quota of {arguments.run_dir} is full; free space and start again, "
+            "finished answers are kept.",
+            Exit.BAD_CONFIG,
+        )
+    return Exit.DONE
+
+
+def _say(sentence: str, code: Exit) -> int:
+    for line in sentence.splitlines():
+        print(f"shard-worker: {line}", file=sys.stderr, flush=True)
+    return code
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    from shard_worker.describe import describe
+
+    print(json.dumps(describe(arguments.model, arguments.engine)))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from shard_worker.layout import ShardLayout
+    from shard_worker.run import run_shard
+    from shard_worker.signals import StopRequest
+
+    layout = ShardLayout(arguments.run_dir.resolve(), arguments.rank, arguments.world_size)
+    run_shard(layout, arguments.attempt, StopRequest())

@@ -1,0 +1,179 @@
+"""vLLM, offline, one step at a time."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vllm import EngineArgs, SamplingParams
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.llm_engine import LLMEngine
+
+from shard_worker.contract import Spec
+from shard_worker.engines.base import Completion, RequestRefusedError
+from shard_worker.engines.limits import answer_limit, choose_max_model_len
+from shard_worker.errors import ConfigError
+from shard_worker.rows import Request
+from shard_worker.templating import render_prompt
+
+log = logging.getLogger(__name__)
+
+QUEUE_FACTOR = 2
+"""Requests held per running sequence: enough waiting ones that a finished one is followed at once,
+and few enough that stopping abandons little."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    ids: list[int]
+    error: str | None = None
+
+
+class VllmEngine:
+    """Runs a spec's model in vLLM's own ``LLMEngine``.
+
+    Prompts are rendered before the model is loaded, because the longest of them decides how long a
+    sequence the key-value cache must hold.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.capacity = 1
+        self.gpu: str | None = None
+        self._spec = spec
+        self._engine: LLMEngine | None = None
+        self._prompts: dict[str, _Prompt] = {}
+        self._max_model_len = 0
+
+    def load(self, requests: Sequence[Request]) -> None:
+        """Render every prompt, choose the sequence length, load the model.
+
+        Raises:
+            ConfigError: vLLM refuses the settings or the model's files.
+        """
+        tokenizer, limit = self._read_model()
+        self._prompts = {r.request_id: self._render(tokenizer, r) for r in requests}
+        rendered = [
+            (len(prompt.ids), request.sampling.max_tokens)
+            for request in requests
+            if (prompt := self._prompts[request.request_id]).error is None
+        ]
+        self._max_model_len = choose_max_model_len(rendered, limit, self._spec.engine.max_model_len)
+        if not any(length < self._max_model_len for length, _ in rendered):
+            return  # every request will be refused; a model would be loaded for nothing
+        try:
+            config = self._arguments(max_model_len=self._max_model_len).create_engine_config()
+        except (ValueError, OSError) as error:
+            raise _refused(self._spec, error) from error
+        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        self.capacity = QUEUE_FACTOR * config.scheduler_config.max_num_seqs
+        if current_platform.is_cuda_alike():
+            # By NVML, not torch.cuda, which would take GPU memory for this process.
+            self.gpu = current_platform.get_device_name(0)
+
+    def add(self, request: Request) -> None:
+        """Give a request to vLLM, its answer cut to what the model has room for."""
+        prompt = self._prompts.pop(request.request_id)
+        if prompt.error is not None:
+            raise RequestRefusedError(prompt.error)
+        length = len(prompt.ids)
+        sampling = request.sampling
+        limit = answer_limit(length, sampling.max_tokens, self._max_model_len)
+        if limit < 1:
+            raise RequestRefusedError(
+                f"prompt has {length} tokens, the model takes {self._max_model_len - 1}", length
+            )
+        try:
+            parameters = SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=limit,
+                seed=sampling.seed,
+                stop=list(sampling.stop),
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            self._loaded().add_request(
+                request.request_id, {"prompt_token_ids": prompt.ids}, parameters
+            )
+        except ValueError as error:  # vLLM's own check of this one request
+            raise RequestRefusedError(f"vLLM refuses this request: {error}", length) from error
+
+    def step(self) -> list[Completion]:
+        """Run one scheduler step."""
+        engine = self._engine
+        if engine is None or not engine.has_unfinished_requests():
+            return []
+        return [_completion(output) for output in engine.step() if output.finished]
+
+    def close(self) -> None:
+        """End vLLM's processes before the interpreter goes, which they would report as a crash."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.engine_core.shutdown()
+
+    def _loaded(self) -> LLMEngine:
+        if self._engine is None:
+            raise RuntimeError("the engine is not loaded")
+        return self._engine
+
+    def _arguments(self, **more: Any) -> EngineArgs:
+        engine = self._spec.engine
+        if engine.gpu_memory_utilization is not None:
+            more["gpu_memory_utilization"] = engine.gpu_memory_utilization
+        return EngineArgs(
+            model=str(self._spec.model_path),
+            dtype=engine.dtype,
+            tensor_parallel_size=engine.tensor_parallel,
+            enforce_eager=engine.enforce_eager,
+            trust_remote_code=False,
+            disable_log_stats=True,
+            seed=0,
+            **engine.options,
+            **more,
+        )
+
+    def _read_model(self) -> tuple[Any, int]:
+        """Return the tokeniser and the longest sequence that vLLM allows for this model."""
+        from transformers import AutoTokenizer
+
+        path = str(self._spec.model_path)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            limit = self._arguments().create_model_config().max_model_len
+        except (ValueError, OSError) as error:
+            raise _refused(self._spec, error) from error
+        return tokenizer, int(limit)
+
+    def _render(self, tokenizer: Any, request: Request) -> _Prompt:
+        try:
+            ids = render_prompt(tokenizer, request.messages, self._spec.chat_template_args)
+        except Exception as error:  # noqa: BLE001 (a template may raise anything)
+            return _Prompt([], f"the chat template refuses these messages: {error}")
+        return _Prompt(ids)
+
+
+def _completion(output: Any) -> Completion:
+    answer = output.outputs[0]
+    reason = str(answer.finish_reason)
+    failed = reason not in ("stop", "length")
+    return Completion(
+        request_id=output.request_id,
+        text=None if failed else answer.text,
+        prompt_tokens=len(output.prompt_token_ids),
+        output_tokens=len(answer.token_ids),
+        finish_reason="error" if failed else reason,
+        error=f"vLLM ended this request with {reason!r}" if failed else None,
+    )
+
+
+def _refused(spec: Spec, error: Exception) -> ConfigError:
+    reason = " ".join(str(error).split())
+    return ConfigError(
+        f"vLLM cannot use the model {spec.model_path} with this spec: {reason}; change the spec's "
+        "engine settings or the model."
+    )
+
+
+def make(spec: Spec) -> VllmEngine:
+    """Make the engine, unloaded."""
+    return VllmEngine(spec)

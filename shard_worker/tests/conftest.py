@@ -1,0 +1,63 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TESTS.parent / "src"), str(TESTS)]
+
+from shard_worker.rows import Request  # noqa: E402
+from worker_testing import KILL_AFTER, ROOT, Run, make_requests, make_spec  # noqa: E402
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder that looks like a model, which is all that the echo engine asks for."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"max_position_embeddings": 128}')
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    made = Run(folder)
+    yield made
+    for process in made.started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def echo_run(run: Run, model: Path) -> Callable[..., list[Request]]:
+    """Write an echo run: ``echo_run(20, seconds_per_request=0.1)`` returns its requests."""
+
+    def write(count: int, **options: Any) -> list[Request]:
+        requests = make_requests(count)
+        run.write(make_spec(model, engine={"options": options}), requests)
+        return requests
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def worker_python() -> str:
+    """Python of the environment that has vLLM."""
+    default = ROOT / ".nightshard" / "worker-env" / "bin" / "python"
+    found = Path(os.environ.get("NIGHTSHARD_WORKER_PYTHON", default))
+    if not found.exists():
+        pytest.fail(f"{found} does not exist; `make worker-env` makes it.")
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(worker_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    script = Path(__file__).with_name("tiny_model.py")
+    subprocess.run([worker_python, str(script), str(folder)], check=True, timeout=KILL_AFTER)
+    return folder
