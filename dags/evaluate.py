@@ -43,4 +43,4 @@ def evaluate() -> None:
     watched >> collected
 
 
-evaluate()
+evaluate_dag = evaluate()
