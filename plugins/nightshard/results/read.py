@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
@@ -156,13 +156,17 @@ def get_run(engine: sa.Engine, run_key: str) -> RunRecord:
         return RunRecord(**values)
 
 
-def trace(engine: sa.Engine, run_key: str, sources: Iterable[ShardKey] | None = None) -> Trace:
+def trace(
+    engine: sa.Engine,
+    run_key: str,
+    sources: Iterable[ShardKey] | Mapping[ShardKey, int] | None = None,
+) -> Trace:
     """Follow a run's scores down to the Slurm jobs that gave the answers.
 
     Args:
         engine: from :func:`nightshard.results.database.open_database`.
         run_key: the run.
-        sources: which attempt gave each answer, one key an answer, from the answers parquet (see
+        sources: which attempt gave each answer, one key an answer, or the count of each key (see
             :func:`nightshard.results.store.read_shard_keys`). Without it the trace holds the
             run's own attempts only, and no counts.
 
@@ -172,7 +176,7 @@ def trace(engine: sa.Engine, run_key: str, sources: Iterable[ShardKey] | None = 
     run = get_run(engine, run_key)
     if sources is None:
         return Trace(run, tuple(TracedShard(run_key, shard, None) for shard in run.shards))
-    counts = Counter(sources)
+    counts: Counter[ShardKey] = Counter(sources)
     own = [
         TracedShard(run_key, shard, counts.pop(ShardKey(run_key, shard.rank, shard.attempt), 0))
         for shard in run.shards

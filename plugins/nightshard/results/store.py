@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -168,15 +169,20 @@ def read_table(path: UPath, columns: list[str] | None = None) -> pa.Table:
         return parquet.read(columns=columns)
 
 
-def read_shard_keys(url: UPath | str) -> list[ShardKey]:
-    """Return which attempt gave each answer of an answers parquet, one key an answer.
+def read_shard_keys(url: UPath | str) -> Counter[ShardKey]:
+    """Count how many answers of an answers parquet each shard attempt gave.
 
     Raises:
         UserError: as :func:`read_table`.
     """
-    table = read_table(UPath(url), ["run_key", "rank", "attempt"])
-    columns = (table.column(name).to_pylist() for name in ("run_key", "rank", "attempt"))
-    return [ShardKey(*key) for key in zip(*columns, strict=True)]
+    columns = ["run_key", "rank", "attempt"]
+    counts = read_table(UPath(url), columns).group_by(columns).aggregate([([], "count_all")])
+    return Counter(
+        {
+            ShardKey(row["run_key"], row["rank"], row["attempt"]): row["count_all"]
+            for row in counts.to_pylist()
+        }
+    )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """The results database on SQLite, which is the default."""
 
 import datetime
-import multiprocessing
 import sqlite3
 from pathlib import Path
 
@@ -38,11 +37,6 @@ def minimal_run(run_key: str = "r1") -> RunRecord:
     )
 
 
-def upgrade_in_child(url: str, barrier) -> None:
-    barrier.wait()
-    database.open_database(url).dispose()
-
-
 def test_opening_a_database_that_does_not_exist_makes_its_folder_and_tables(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     engine = database.open_database("sqlite:///some/where/scores.db")
@@ -73,19 +67,6 @@ def test_the_migrations_make_exactly_the_tables_of_the_models(tmp_path):
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
-
-
-def test_processes_that_open_a_new_database_at_once_all_succeed(tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(4)
-    url = url_of(tmp_path / "a.db")
-    children = [spawn.Process(target=upgrade_in_child, args=(url, barrier)) for _ in range(4)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-    assert [child.exitcode for child in children] == [0] * 4
-    assert database.check(url).is_head
 
 
 def test_a_database_of_a_newer_version_is_refused_in_one_sentence(tmp_path):

@@ -91,11 +91,11 @@ def test_missing_and_damaged_files_are_named(root):
         store.read_table(run.requests, ["b"])
 
 
-def test_shard_keys_are_read_from_the_answers(root):
+def test_answers_are_counted_by_the_attempt_that_gave_them(root):
     path = store.RunStore(root, "a").answers
-    columns = {"run_key": ["r", "s"], "rank": [0, 1], "attempt": [1, 2], "text": ["x", "y"]}
+    columns = {"run_key": [*"rsr"], "rank": [0, 1, 0], "attempt": [1, 2, 1], "text": [*"xyz"]}
     store.write_table(path, pa.table(columns))
-    assert store.read_shard_keys(str(path)) == [ShardKey("r", 0, 1), ShardKey("s", 1, 2)]
+    assert store.read_shard_keys(str(path)) == {ShardKey("r", 0, 1): 2, ShardKey("s", 1, 2): 1}
 
 
 json_values = st.recursive(

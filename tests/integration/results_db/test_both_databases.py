@@ -1,0 +1,235 @@
+"""The results database on real servers: the same behaviour on SQLite and on PostgreSQL."""
+
+import datetime
+import multiprocessing
+from multiprocessing.synchronize import Barrier
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from nightshard.core.errors import UserError
+from nightshard.results import database, read
+from nightshard.results.records import (
+    MetricRecord,
+    ModelRecord,
+    RunRecord,
+    ShardKey,
+    ShardRecord,
+)
+from nightshard.results.tables import Base
+from nightshard.results.write import record_run
+
+pytestmark = pytest.mark.integration
+
+WRITERS = 20
+NOON = datetime.datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=datetime.UTC)
+SHARDS = 8
+
+
+def make_run(number: int, **changes) -> RunRecord:
+    """Runs of two checkpoints, with shards and metrics in an order of their own."""
+    fields = {
+        "run_key": f"run-{number}",
+        "model": ModelRecord(
+            name=f"org/model-{number % 2}",
+            revision="abc",
+            path="/models/m",
+            base_model="org/base",
+            step=2**40,
+            training_metadata={"lr": 1e-5, "odd": "\0 and \ud83d", "none": None},
+        ),
+        "fingerprint": "f" * 32,
+        "fingerprint_content": {"dtype": "bfloat16"},
+        "cluster": "local",
+        "status": "scored",
+        "num_shards": SHARDS,
+        "requests": 60,
+        "reused": 3,
+        "params": {"tasks": ["Starter"], "system_prompt": "Ünïcode ❤ 'quoted' \n"},
+        "spec": {"contract_version": 1, "engine": {"options": {}}},
+        "dag_id": "evaluate",
+        "dag_run_id": "manual__1",
+        "answers_url": "memory://answers.parquet",
+        "started_at": NOON,
+        "finished_at": NOON + datetime.timedelta(minutes=number),
+        "wall_seconds": 61.5,
+        "shards": tuple(
+            ShardRecord(
+                rank=rank,
+                attempt=1,
+                state="COMPLETED",
+                job_id=f"{number}0{rank}",
+                array_job_id=str(number),
+                node=f"n{rank}",
+                rows=8,
+                output_tokens=2**33,
+                generate_s=0.1,
+                started_at=NOON,
+            )
+            for rank in range(SHARDS)
+        ),
+        "metrics": tuple(
+            MetricRecord(
+                benchmark=benchmark,
+                benchmark_version="1",
+                metric="accuracy",
+                subset=subset,
+                value=0.1 + 0.2,
+                stderr=0.01,
+                ci_low=0.2,
+                ci_high=0.4,
+                n=60,
+                coverage=0.95,
+                partial=True,
+                judge_version="1",
+            )
+            for benchmark in ("Starter", "AIME24")
+            for subset in ("", "hard")
+        ),
+    }
+    return RunRecord(**(fields | changes))
+
+
+def write_runs(url: str, writer: int, barrier: Barrier) -> None:
+    engine = database.open_database(url)
+    barrier.wait(120)
+    # Every writer takes the runs in another order, so that they meet in every combination.
+    for number in range(4):
+        record_run(engine, make_run((number + writer) % 4))
+    engine.dispose()
+
+
+def open_only(url: str, _writer: int, barrier: Barrier) -> None:
+    barrier.wait(120)
+    database.open_database(url).dispose()
+
+
+def in_processes(target, url: str, count: int) -> list[int | None]:
+    # A fork server imports once what spawned children would each import for two seconds.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["pytest", "nightshard.results.read", "nightshard.results.write"]
+    )
+    barrier = context.Barrier(count)
+    children = [
+        context.Process(target=target, args=(url, number, barrier)) for number in range(count)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(180)
+    return [child.exitcode for child in children]
+
+
+def contents(engine: sa.Engine) -> dict[str, list]:
+    with engine.connect() as connection:
+        return {
+            table.name: connection.execute(sa.select(table).order_by(table.c.id)).all()
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def test_twenty_writers_of_the_same_runs_leave_one_row_each(database_url):
+    assert in_processes(write_runs, database_url, WRITERS) == [0] * WRITERS
+    engine = database.open_database(database_url)
+    assert {name: len(rows) for name, rows in contents(engine).items()} == {
+        "models": 2,
+        "runs": 4,
+        "shards": 4 * SHARDS,
+        "metrics": 16,
+    }
+    assert [read.get_run(engine, f"run-{number}") for number in range(4)] == [
+        make_run(number) for number in range(4)
+    ]
+
+
+def test_processes_that_open_an_empty_database_at_once_all_succeed(database_url):
+    assert in_processes(open_only, database_url, 6) == [0] * 6
+    assert database.check(database_url).is_head
+
+
+def test_an_empty_database_is_brought_to_head_and_a_second_upgrade_keeps_the_data(database_url):
+    assert database.check(database_url).current is None
+    assert database.upgrade(database_url).is_head
+    engine = database.open_database(database_url)
+    record_run(engine, make_run(1))
+    before = contents(engine)
+    assert database.upgrade(database_url).is_head
+    assert contents(engine) == before
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_models(database_url):
+    engine = database.open_database(database_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_run_comes_back_as_recorded_and_recording_it_twice_changes_nothing(database_url):
+    engine = database.open_database(database_url)
+    record_run(engine, make_run(1))
+    before = contents(engine)
+    record_run(engine, make_run(1))
+    assert contents(engine) == before
+    stored = read.get_run(engine, "run-1")
+    assert stored == make_run(1)
+    assert stored.started_at is not None
+    assert stored.started_at.utcoffset() == datetime.timedelta(0)
+
+
+def test_what_a_later_record_does_not_know_stays(database_url):
+    engine = database.open_database(database_url)
+    record_run(engine, make_run(1))
+    record_run(
+        engine,
+        make_run(1, params=None, wall_seconds=None, finished_at=None, shards=(), metrics=()),
+    )
+    assert read.get_run(engine, "run-1") == make_run(1)
+
+
+def test_both_databases_give_the_same_answers(postgres_url, tmp_path):
+    answers = []
+    for url in (postgres_url, f"sqlite:///{tmp_path}/a.db"):
+        engine = database.open_database(url)
+        for number in (2, 0, 3, 1):
+            record_run(engine, make_run(number))
+        record_run(engine, make_run(0, finished_at=None, started_at=NOON, run_key="Über_%"))
+        answers.append(
+            (
+                read.leaderboard(engine),
+                read.list_results(engine, model="MODEL-1", benchmark="starter", limit=3),
+                read.list_runs(engine),
+                read.trace(engine, "run-1", [ShardKey("run-0", 2, 1), ShardKey("run-1", 0, 1)]),
+            )
+        )
+    assert answers[0] == answers[1]
+    assert [row.run_key for row in answers[0][0]] == ["run-2"] * 4 + ["run-3"] * 4
+
+
+def test_a_cause_with_bytes_that_postgresql_refuses_is_kept(database_url):
+    engine = database.open_database(database_url)
+    shard = ShardRecord(rank=0, attempt=1, state="FAILED", cause="bad \0 byte \ud800")
+    record_run(engine, make_run(1, shards=(shard,)))
+    assert read.get_run(engine, "run-1").shards[0].cause == "bad � byte �"
+
+
+def test_a_failed_migration_leaves_nothing_behind(database_url, monkeypatch):
+    def fail(*_args):
+        raise RuntimeError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.op.create_index", fail)
+        with pytest.raises(RuntimeError, match="cut off"):
+            database.upgrade(database_url)
+    assert sa.inspect(database.make_engine(database_url)).get_table_names() == []
+    assert database.upgrade(database_url).is_head
+
+
+def test_a_database_that_does_not_exist_gets_one_sentence(postgres_url):
+    missing = postgres_url.replace("nightshard@/", "nightshard:secret@/missing-")
+    with pytest.raises(UserError, match="does not exist") as caught:
+        database.open_database(missing)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
