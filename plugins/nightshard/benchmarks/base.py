@@ -1,0 +1,109 @@
+"""What a benchmark is."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from nightshard.core.requests import Message, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question with its gold answer. It never leaves the control plane.
+
+    Attributes:
+        problem_id: unique inside the benchmark.
+        question: as it is shown to the model, inside the benchmark's prompt.
+        gold: the right answer, in the form that the benchmark's judge reads.
+        subset: the part of the benchmark that it belongs to, None where there are none.
+    """
+
+    problem_id: str
+    question: str
+    gold: str
+    subset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the judge says of one answer.
+
+    Attributes:
+        correct: whether the answer is right.
+        extracted: the part of the text that was taken for the final answer, None if none was.
+        reason: a few words on how that was decided.
+    """
+
+    correct: bool
+    extracted: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkInfo:
+    """What can be said of a benchmark without loading it.
+
+    Attributes:
+        name: registry name, for example ``MATH500``.
+        title: one line for a form.
+        version: changes whenever the prompt or the questions change; part of every request id.
+        judge_version: changes whenever the same answer may be judged differently.
+        problems: number of problems that the benchmark's own source holds.
+        repeats: how often each problem is asked by default.
+        sampling: default sampling; its seed is not used, since every request gets its own.
+        expected_tokens: rough length of an answer in tokens, for balancing shards only.
+        metrics: names of the metrics, the main one first.
+        source: where the questions come from, for a person.
+    """
+
+    name: str
+    title: str
+    version: str
+    judge_version: str
+    problems: int
+    repeats: int
+    sampling: Sampling
+    expected_tokens: int
+    metrics: tuple[str, ...]
+    source: str
+
+
+METRICS = ("accuracy", "truncation_rate", "error_rate")
+"""Metrics of every benchmark whose answers are right or wrong."""
+
+
+class Benchmark(Protocol):
+    """A benchmark: questions, prompts and a judge."""
+
+    @property
+    def info(self) -> BenchmarkInfo:
+        """What can be said of it without loading it."""
+
+    def load(self, source: str | None = None) -> list[Problem]:
+        """Load the problems, in the benchmark's own order.
+
+        Args:
+            source: a local ``.jsonl``, ``.json``, ``.csv`` or ``.parquet`` file in place of the
+                benchmark's own source.
+
+        Raises:
+            UserError: the questions cannot be had or cannot be used.
+        """
+
+    def messages(self, problem: Problem, system_prompt: str | None = None) -> list[Message]:
+        """Render the chat that asks the problem."""
+
+    def judge(self, problem: Problem, text: str) -> Verdict:
+        """Judge one answer; never raises on any text.
+
+        It sets no time limit of its own; :class:`~nightshard.benchmarks.judges.pool.JudgePool`
+        runs it under one.
+        """
+
+
+def chat(prompt: str, system_prompt: str | None) -> list[Message]:
+    """Make the messages of a single question, after the system prompt if there is one."""
+    messages: list[Message] = []
+    if system_prompt:
+        messages.append({"role": "system", "content": system_prompt})
+    messages.append({"role": "user", "content": prompt})
+    return messages

@@ -1,0 +1,1 @@
+"""Judges, and the processes that run them under a limit."""

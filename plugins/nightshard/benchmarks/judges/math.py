@@ -1,0 +1,171 @@
+"""Is the final answer of a text equal, as mathematics, to the gold?"""
+
+import functools
+import logging
+import re
+from typing import Any
+
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+from nightshard.benchmarks.base import Verdict
+
+# Its one warning says that timeouts are off; the pool sets them.
+logging.getLogger("math_verify").setLevel(logging.ERROR)
+
+MAX_ANSWER_CHARACTERS = 2000
+"""A longer box is no answer, and the parser's time grows faster than its length."""
+
+TAIL_CHARACTERS = 2000
+"""Where there is no box, the answer is looked for in the end of the text only."""
+
+_THINKING = re.compile(r"<(/?)think(?:ing)?>")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|(?<=\s)-?\d[\d.,/]*)")
+_TRAILING = re.compile(r"(?:\\[,;! ]|[\s.,;])+$")
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox|mathbf)\s*\{([^{}]*)\}")
+_WORDS = re.compile(r"[^\W\d_]+(?:[ '-]+[^\W\d_]+)*")
+_WORD_ANSWER = re.compile(r"answer\s*(?:is|:)+[\s:*\"'$(\[]*((?:[^\W\d_]+[ '-]*)+)", re.IGNORECASE)
+_MIN_WORD = 3
+
+
+def judge(gold: str, text: str) -> Verdict:
+    r"""Judge one answer.
+
+    The final answer is what the last complete, non-empty ``\boxed{}`` holds, outside of any
+    thinking; without a box, what math-verify finds in the end of the text. A gold that is a word is
+    compared without regard to case, anything else as mathematics.
+
+    Args:
+        gold: LaTeX, a number or a word.
+        text: the whole answer.
+    """
+    answer = strip_thinking(text)
+    if not answer.strip():
+        why = "the text ends while thinking" if text.strip() else "the text is empty"
+        return Verdict(False, None, why)
+    boxed = last_boxed(answer)
+    words = _gold_words(gold)
+    if boxed is None:
+        return _judge_words_in(words, answer) if words else _judge_text(gold, answer)
+    if len(boxed) > MAX_ANSWER_CHARACTERS:
+        return Verdict(False, boxed[:MAX_ANSWER_CHARACTERS], "the box is too long for an answer")
+    if _squeezed(boxed) == _squeezed(gold):
+        return Verdict(True, boxed, "same text as the gold")
+    if words:
+        same = _normal_words(boxed) == words
+        return Verdict(same, boxed, "same word as the gold" if same else "another word")
+    return _judge_math(gold, f"\\boxed{{{boxed}}}", boxed, "in the box")
+
+
+def strip_thinking(text: str) -> str:
+    """Return what a text says outside of ``<think>`` … ``</think>``.
+
+    The opening tag may be missing, because chat templates often write it; an unclosed one hides
+    everything after it.
+    """
+    kept = ""
+    position = 0
+    thinking = False
+    for tag in _THINKING.finditer(text):
+        if not thinking:
+            kept += text[position : tag.start()]
+        closing = bool(tag.group(1))
+        if closing and not thinking:
+            kept = ""
+        thinking = not closing
+        position = tag.end()
+    return kept if thinking else kept + text[position:]
+
+
+def last_boxed(text: str) -> str | None:
+    """Return the content of the last complete, non-empty box; None where there is none."""
+    for match in reversed(list(_BOX.finditer(text))):
+        opened = match.group(1)
+        content = _balanced(text, match.end()) if opened == "{" else opened
+        content = _TRAILING.sub("", (content or "").strip().strip("$")).strip()
+        if content:
+            return content
+    return None
+
+
+def _balanced(text: str, start: int) -> str | None:
+    depth = 1
+    escaped = False
+    for position in range(start, len(text)):
+        character = text[position]
+        if escaped:
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if depth == 0:
+                return text[start:position]
+    return None
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"\s+", "", text)
+
+
+def _gold_words(gold: str) -> str | None:
+    """Return the gold in normal form if it is words and not symbols, else None."""
+    bare = _TEXT_COMMAND.sub(r"\1", gold)
+    words = _normal_words(gold)
+    marked = bare != gold and not re.sub(r"[\s\\!,;]+", "", _TEXT_COMMAND.sub("", gold))
+    if not _WORDS.fullmatch(words):
+        return None
+    return words if marked or len(words) >= _MIN_WORD or words in {"yes", "no"} else None
+
+
+def _normal_words(text: str) -> str:
+    bare = _TEXT_COMMAND.sub(r"\1", text).strip("$()[]{}*\"' .,;:!\n\t")
+    bare = re.sub(r"^(?:the|an?|on)\s+", "", bare.casefold())
+    return re.sub(r"\s+", " ", bare)
+
+
+def _judge_words_in(words: str, answer: str) -> Verdict:
+    tail = _TEXT_COMMAND.sub(r"\1", answer[-TAIL_CHARACTERS:])
+    found = [match.group(1) for match in _WORD_ANSWER.finditer(tail)]
+    whole = _normal_words(answer) if len(answer) <= MAX_ANSWER_CHARACTERS else ""
+    if whole == words:
+        return Verdict(True, words, "the text is the gold's word")
+    if not found:
+        return Verdict(False, None, "no box and no final answer found")
+    said = _normal_words(found[-1])
+    same = bool(re.match(rf"{re.escape(words)}\b", said))
+    said = words if same else said.split(" ")[0]
+    return Verdict(same, said, "word in the text" if same else "another word in the text")
+
+
+def _judge_text(gold: str, answer: str) -> Verdict:
+    return _judge_math(gold, answer[-TAIL_CHARACTERS:], None, "in the text")
+
+
+def _judge_math(gold: str, answer: str, extracted: str | None, where: str) -> Verdict:
+    expected = _parse_gold(gold)
+    found = _parse(answer)
+    if extracted is None:
+        extracted = next((item for item in reversed(found) if isinstance(item, str)), None)
+    if not found:
+        return Verdict(False, extracted, f"no mathematics {where}")
+    try:
+        equal = bool(verify(list(expected), found, timeout_seconds=None))
+    except Exception as error:  # noqa: BLE001 (sympy may raise anything on what a model wrote)
+        return Verdict(False, extracted, f"could not be compared ({type(error).__name__})")
+    return Verdict(equal, extracted, f"{'equal' if equal else 'not equal'} to the gold, {where}")
+
+
+def _parse(text: str) -> list[Any]:
+    try:
+        return list(
+            parse(text, [LatexExtractionConfig(), ExprExtractionConfig()], parsing_timeout=None)
+        )
+    except Exception:  # noqa: BLE001 (the parser may raise anything on what a model wrote)
+        return []
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse_gold(gold: str) -> tuple[Any, ...]:
+    return tuple(_parse(f"\\boxed{{{gold}}}"))

@@ -1,0 +1,63 @@
+"""The process that judges: one JSON line in, one JSON line out.
+
+``python -m nightshard.benchmarks.judges.process`` says ``{"ready": true}`` and then answers each
+line ``{"id", "benchmark", "problem", "text"}`` with ``{"id", "verdict"}``, or with ``{"id",
+"failure"}`` where the judge itself is broken.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import resource
+import sys
+from typing import Any
+
+from nightshard.benchmarks import registry
+from nightshard.benchmarks.base import Problem, Verdict
+from nightshard.benchmarks.judges import math
+from nightshard.benchmarks.judges.limits import CPU_SECONDS, JudgingTimeout, cpu_limit
+
+EXTRACTED_CHARACTERS = 300
+"""What a verdict quotes at most: replies must stay small, see the pool's chunk."""
+
+MEMORY_BYTES = 4 * 2**30
+"""Address space of the process, so that one monstrous power cannot take the machine down."""
+
+
+def judge_line(line: str) -> dict[str, Any]:
+    """Judge one request of the protocol."""
+    request = json.loads(line)
+    try:
+        benchmark = registry.get(request["benchmark"])
+        with cpu_limit(CPU_SECONDS):
+            verdict = benchmark.judge(Problem(**request["problem"]), request["text"])
+    except JudgingTimeout:
+        verdict = Verdict(False, None, f"judging took more than {CPU_SECONDS:g} s")
+    except MemoryError:
+        verdict = Verdict(False, None, "judging needs too much memory")
+    except Exception as error:  # noqa: BLE001 (a broken judge must not end the others' process)
+        failure = f"{type(error).__name__}: {error}"
+        return {"id": request["id"], "failure": failure[:EXTRACTED_CHARACTERS]}
+    if verdict.extracted is not None:
+        verdict = dataclasses.replace(verdict, extracted=verdict.extracted[:EXTRACTED_CHARACTERS])
+    return {"id": request["id"], "verdict": dataclasses.asdict(verdict)}
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    # Whatever a library prints must not get among the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # The system may allow less than we ask for.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    # The first judgement shall not pay for the scorer's import with its own processor time.
+    math.judge("1", "\\boxed{1}")
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin.buffer:
+        print(json.dumps(judge_line(line.decode("utf-8"))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""From answers to verdicts and scores."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from nightshard.benchmarks import registry
+from nightshard.benchmarks.base import Benchmark, BenchmarkInfo, Problem, Verdict
+from nightshard.benchmarks.judges.pool import JudgeError, Judgement, JudgePool, Outcome
+from nightshard.core.errors import NightshardError, UserError
+from nightshard.core.statistics import clustered_proportion
+from nightshard.results.arrow import VERDICT_SCHEMA
+from nightshard.results.records import MetricRecord
+
+Row = dict[str, Any]
+Judge = Callable[[Iterable[Judgement]], list[Outcome]]
+
+_REQUEST_COLUMNS = ["request_id", "benchmark", "problem_id", "repeat_idx"]
+_ANSWER_COLUMNS = ["request_id", "text", "finish_reason", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreCard:
+    """The scores of a run.
+
+    Attributes:
+        metrics: overall metrics of each benchmark, then the accuracy of its subsets. An accuracy's
+            ``n`` counts judged answers; its coverage is their share of all that were asked for.
+        verdicts: one row a judged answer (:data:`~nightshard.results.arrow.VERDICT_SCHEMA`).
+        failures: benchmark → sentence, of those that could not be scored; the others stand.
+    """
+
+    metrics: list[MetricRecord]
+    verdicts: pa.Table
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def partial(self) -> bool:
+        """Whether any answer is missing or an error, or any benchmark failed."""
+        return bool(self.failures) or any(metric.partial for metric in self.metrics)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, without the verdicts."""
+        return {
+            "metrics": [dataclasses.asdict(metric) for metric in self.metrics],
+            "failures": dict(self.failures),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], verdicts: pa.Table | None = None) -> "ScoreCard":
+        """Build from :meth:`to_dict`'s form."""
+        return cls(
+            metrics=[MetricRecord(**metric) for metric in value["metrics"]],
+            verdicts=VERDICT_SCHEMA.empty_table() if verdicts is None else verdicts,
+            failures=dict(value["failures"]),
+        )
+
+
+def score(
+    requests: pa.Table,
+    problems: Mapping[str, Sequence[Problem]],
+    answers: pa.Table,
+    *,
+    judge: Judge | None = None,
+    benchmark: Callable[[str], Benchmark] = registry.get,
+) -> ScoreCard:
+    """Judge every answer and compute each benchmark's metrics.
+
+    A request without an answer, or whose answer is an error, is not judged: it lowers the coverage
+    and marks the metrics as partial, and never counts as wrong.
+
+    Args:
+        requests: every request of the run.
+        problems: benchmark → its problems.
+        answers: as merged; rows of other requests are not looked at.
+        judge: judges many answers at once; by default on all cores.
+        benchmark: finds a benchmark by name.
+
+    Returns:
+        The scores; benchmarks in the order of the requests.
+    """
+    judge = judge or JudgePool().judge
+    by_benchmark: dict[str, list[Row]] = {}
+    given = {row["request_id"]: row for row in answers.select(_ANSWER_COLUMNS).to_pylist()}
+    for row in requests.select(_REQUEST_COLUMNS).to_pylist():
+        row["answer"] = given.get(row["request_id"])
+        by_benchmark.setdefault(row["benchmark"], []).append(row)
+    card = ScoreCard([], VERDICT_SCHEMA.empty_table())
+    verdict_rows: list[Row] = []
+    for name, rows in by_benchmark.items():
+        try:
+            info = benchmark(name).info
+            judged = _judge(name, rows, problems.get(name, ()), judge)
+            metrics = _metrics(info, rows, judged, problems.get(name, ()))
+        except NightshardError as error:
+            card.failures[name] = str(error)
+        except Exception as error:  # noqa: BLE001 (one benchmark must not take the others down)
+            card.failures[name] = f"{name} could not be scored: {type(error).__name__}: {error}"
+        else:
+            card.metrics.extend(metrics)
+            verdict_rows.extend(_verdict_row(row, verdict) for row, _, verdict in judged)
+            if not judged:
+                card.failures[name] = _nothing_to_judge(name, rows)
+    table = pa.Table.from_pylist(verdict_rows, schema=VERDICT_SCHEMA)
+    return dataclasses.replace(card, verdicts=table)
+
+
+def _judge(
+    name: str, rows: Sequence[Row], problems: Sequence[Problem], judge: Judge
+) -> list[tuple[Row, Problem, Verdict]]:
+    """Judge the rows that hold a text.
+
+    Raises:
+        UserError: a problem is not among those given.
+        JudgeError: the judge is broken.
+    """
+    by_id = {problem.problem_id: problem for problem in problems}
+    work: list[tuple[Row, Problem]] = []
+    for row in rows:
+        if _text(row) is None:
+            continue
+        if row["problem_id"] not in by_id:
+            raise UserError(
+                f"{name} has no problem {row['problem_id']!r} among the {len(by_id)} stored with "
+                "this run; score it with the problems it was asked with."
+            )
+        work.append((row, by_id[row["problem_id"]]))
+    outcomes = judge([Judgement(name, problem, str(_text(row))) for row, problem in work])
+    judged: list[tuple[Row, Problem, Verdict]] = []
+    for (row, problem), outcome in zip(work, outcomes, strict=True):
+        if isinstance(outcome, JudgeError):
+            raise JudgeError(
+                f"The judge of {name} failed at problem {problem.problem_id!r}: {outcome}"
+            )
+        judged.append((row, problem, outcome))
+    return judged
+
+
+def _text(row: Row) -> str | None:
+    answer = row["answer"]
+    return None if answer is None or answer["error"] is not None else answer["text"]
+
+
+def _metrics(
+    info: BenchmarkInfo,
+    rows: Sequence[Row],
+    judged: Sequence[tuple[Row, Problem, Verdict]],
+    problems: Sequence[Problem],
+) -> list[MetricRecord]:
+    answered = [row for row in rows if row["answer"] is not None]
+    right = [(problem.problem_id, verdict.correct) for _, problem, verdict in judged]
+    cut = [(row["problem_id"], row["answer"]["finish_reason"] == "length") for row, _, _ in judged]
+    wrecked = [(row["problem_id"], _text(row) is None) for row in answered]
+    coverage = len(judged) / len(rows)
+    # A rate of errors covers the answers that came, errors among them.
+    came = len(answered) / len(rows)
+    metrics = [
+        *_metric(info, "accuracy", right, coverage),
+        *_metric(info, "truncation_rate", cut, coverage),
+        *_metric(info, "error_rate", wrecked, came),
+    ]
+    asked: dict[str, int] = {}
+    subset_of = {problem.problem_id: problem.subset for problem in problems}
+    for row in rows:
+        if subset := subset_of.get(row["problem_id"]):
+            asked[subset] = asked.get(subset, 0) + 1
+    for subset in sorted(asked):
+        part = [(p.problem_id, v.correct) for _, p, v in judged if p.subset == subset]
+        metrics += _metric(info, "accuracy", part, len(part) / asked[subset], subset)
+    return metrics
+
+
+def _metric(
+    info: BenchmarkInfo,
+    name: str,
+    outcomes: Sequence[tuple[str, bool]],
+    coverage: float,
+    subset: str = "",
+) -> list[MetricRecord]:
+    """Make a metric, or none where nothing was observed."""
+    if not outcomes:
+        return []
+    estimate = clustered_proportion(outcomes)
+    return [
+        MetricRecord(
+            benchmark=info.name,
+            benchmark_version=info.version,
+            metric=name,
+            subset=subset,
+            value=estimate.value,
+            stderr=estimate.stderr,
+            ci_low=estimate.ci_low,
+            ci_high=estimate.ci_high,
+            n=estimate.n,
+            coverage=coverage,
+            partial=coverage < 1,
+            judge_version=info.judge_version,
+        )
+    ]
+
+
+def _verdict_row(row: Row, verdict: Verdict) -> Row:
+    return {
+        **{name: row[name] for name in _REQUEST_COLUMNS},
+        "correct": verdict.correct,
+        "extracted": verdict.extracted,
+        "reason": verdict.reason,
+    }
+
+
+def _nothing_to_judge(name: str, rows: Sequence[Row]) -> str:
+    errors = [row["answer"]["error"] for row in rows if row["answer"] is not None]
+    first = next((error for error in errors if error), "none was given")
+    return f"{name} has no answer to judge among {len(rows)} requests; the first error: {first}"
