@@ -11,8 +11,8 @@ from nightshard.core.errors import NightshardError
 from nightshard.local.cluster import LocalCluster, SshAccess
 
 
-def serve(cluster: LocalCluster, stop: threading.Event) -> None:
-    """Bring a cluster up, keep it up until ``stop`` is set, and bring it down.
+def serve(cluster: LocalCluster, stop: threading.Event, interval: float = 5.0) -> None:
+    """Bring a cluster up, check it every ``interval`` seconds until ``stop``, bring it down.
 
     Raises:
         UserError: this machine cannot run it.
@@ -25,7 +25,7 @@ def serve(cluster: LocalCluster, stop: threading.Event) -> None:
             f"ssh {info.ssh_user}@{info.ssh_host}:{info.ssh_port}",
             flush=True,
         )
-        cluster.wait(stop)
+        cluster.wait(stop, interval=interval)
     finally:
         cluster.down()
 

@@ -1,5 +1,6 @@
 """Rendering of the cluster's configuration files. Pure: values in, text out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,9 +212,9 @@ def _quoted(value: str) -> str:
     """Quote one argument of ``sshd_config``.
 
     Raises:
-        ValueError: a line break or a quote, which the file has no way to write.
+        ValueError: a quote, a backslash or a control character, which the file has no way to write.
     """
-    if any(c in value for c in '\n\r"\\\0'):
+    if re.search(r'["\\\x00-\x1f]', value):
         raise ValueError(f"{value!r} cannot stand in sshd_config")
     return f'"{value}"'
 
