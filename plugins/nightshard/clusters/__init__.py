@@ -1,1 +1,1 @@
-"""TODO."""
+"""Slurm over SSH: profiles, transport, submission, one poll a cluster. Knows no Airflow."""

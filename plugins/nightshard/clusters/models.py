@@ -1,0 +1,159 @@
+"""Finding a model on a cluster, fetching it where the login node may, and describing it."""
+
+import json
+import re
+
+from pydantic import TypeAdapter, ValidationError
+
+from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.remote_python import last_line, run_worker_python
+from nightshard.clusters.transport import Transport
+from nightshard.core.errors import UserError
+from nightshard.core.fingerprint import ModelDescription
+
+DOWNLOAD_TIMEOUT_S = 3600.0
+DEFAULT_REVISION = "main"
+BAD_CONFIGURATION = 2
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+# Arguments: the models folder, org--name, revision. Prints the folder that holds the weights.
+_LOOK_UP = """\
+cache="$1/models--$2"
+if [ -f "$cache/refs/$3" ]; then commit=$(cat "$cache/refs/$3"); else commit=$3; fi
+for folder in "$1/$2/$3" "$cache/snapshots/$commit"; do
+  if [ -f "$folder/config.json" ]; then printf '%s\\n' "$folder"; exit 0; fi
+done
+exit 1
+"""
+
+# Arguments: Hub id, revision, models folder.
+_DOWNLOAD = """\
+import sys
+try:
+    from huggingface_hub import HfApi, snapshot_download
+    model, revision, folder = sys.argv[1:]
+    commit = HfApi().model_info(model, revision=revision).sha
+    print(snapshot_download(model, revision=commit, cache_dir=folder))
+except ImportError:
+    raise
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
+"""
+
+
+async def resolve_model(
+    transport: Transport, profile: ClusterProfile, model: str, revision: str | None = None
+) -> str:
+    """Find a model's folder on the cluster; fetch it where the profile says ``download: login``.
+
+    Args:
+        transport: connection to the login node.
+        profile: the cluster.
+        model: a folder there (absolute, or below ``~/``), or a Hub id ``org/name``, which is looked
+            for as ``<models.dir>/<org>--<name>/<revision>`` and in the layout of the Hub's cache.
+        revision: branch, tag or commit of a Hub id; ``main`` by default.
+
+    Returns:
+        Absolute remote path.
+
+    Raises:
+        UserError: there is no such model, or it could not be fetched.
+        TransportError: the connection failed.
+    """
+    if model.startswith(("/", "~/")):
+        return await _folder(transport, profile, model, revision)
+    revision = revision or DEFAULT_REVISION
+    if not _HUB_ID.fullmatch(model) or ".." in model:
+        raise UserError(
+            f"{model!r} is no model; give an absolute folder on the cluster or a Hub id org/name."
+        )
+    if not _REVISION.fullmatch(revision) or ".." in revision:
+        raise UserError(f"{revision!r} is no revision; give a branch, a tag or a commit.")
+    arguments = [profile.models.dir, model.replace("/", "--"), revision]
+    found = await transport.run(["sh", "-c", _LOOK_UP, "look-up", *arguments], idempotent=True)
+    login = profile.models.download == "login"
+    # A commit stays what it is; a branch moves, so the Hub is asked although a copy is here.
+    if found.ok and (not login or _COMMIT.fullmatch(revision)):
+        return found.stdout.strip()
+    if login:
+        return await _download(transport, profile, model, revision)
+    raise UserError(
+        f"The model {model} at revision {revision} is not on cluster {profile.name!r}: nothing in "
+        f"{profile.models.dir}, and the profile allows no download; copy it to "
+        f"{profile.models.dir}/{arguments[1]}/{revision}."
+    )
+
+
+async def _folder(
+    transport: Transport, profile: ClusterProfile, model: str, revision: str | None
+) -> str:
+    if revision is not None:
+        raise UserError(
+            f"A revision was given for the folder {model}; leave it empty, or give a Hub id."
+        )
+    script = 'case "$1" in "~/"*) set -- "$HOME/${1#??}";; esac; cd -- "$1" && pwd'
+    found = await transport.run(["sh", "-c", script, "folder", model], idempotent=True)
+    if not found.ok:
+        raise UserError(
+            f"The model folder {model} does not exist on cluster {profile.name!r}; check the path."
+        )
+    return found.stdout.strip()
+
+
+async def _download(
+    transport: Transport, profile: ClusterProfile, model: str, revision: str
+) -> str:
+    result = await run_worker_python(
+        transport,
+        profile,
+        ["-", model, revision, profile.models.dir],
+        stdin=_DOWNLOAD,
+        accept=(0, 1),
+        timeout_s=DOWNLOAD_TIMEOUT_S,
+        offline=False,
+    )
+    if result.ok:
+        return last_line(result.stdout)
+    raise UserError(
+        f"The model {model} at revision {revision} could not be fetched to cluster "
+        f"{profile.name!r}: {last_line(result.stderr).rstrip('.')}."
+    )
+
+
+async def describe_model(
+    transport: Transport, profile: ClusterProfile, worker_zip: str, path: str, engine: str
+) -> ModelDescription:
+    """Ask the staged worker what a model is; reads files only and loads nothing.
+
+    Args:
+        transport: connection to the login node.
+        profile: the cluster.
+        worker_zip: what :func:`nightshard.clusters.staging.ensure_worker` returned.
+        path: the model's absolute remote folder.
+        engine: engine that will run it.
+
+    Raises:
+        UserError: the worker's own sentence, for example that the folder holds no model.
+        TransportError: the connection failed.
+    """
+    result = await run_worker_python(
+        transport,
+        profile,
+        ["-m", "shard_worker", "describe", "--model", path, "--engine", engine],
+        worker_zip=worker_zip,
+        accept=(0, BAD_CONFIGURATION),
+    )
+    if not result.ok:
+        raise UserError(last_line(result.stderr) or f"{path} is no model that can be run.")
+    try:
+        value = json.loads(last_line(result.stdout))
+        return TypeAdapter(ModelDescription).validate_python(value)
+    except (ValueError, ValidationError):
+        raise UserError(
+            f"The worker on cluster {profile.name!r} described {path} in a form that this "
+            "Nightshard does not know; upgrade the older of the two."
+        ) from None

@@ -1,0 +1,68 @@
+"""How long to wait before a login node is asked again. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nightshard.clusters.slurm import ShardState
+from nightshard.clusters.status import ShardStatus
+
+SHARE_OF_QUIET = 0.25
+"""After a quiet time t the next poll comes t/4 later: a change is noticed late by a quarter of the
+time that it took, and a queue of hours costs few polls."""
+
+SHARE_OF_REMAINING = 0.25
+BACKOFF_CEILING_S = 300.0
+MAX_DOUBLINGS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PollBounds:
+    """A profile's bounds, in seconds (see :class:`nightshard.clusters.profile.Polling`)."""
+
+    floor_s: float = 10.0
+    ceiling_s: float = 120.0
+    grace_s: float = 120.0
+    manifest_grace_s: float = 30.0
+
+
+def next_interval(
+    bounds: PollBounds, quiet_s: float, remaining_s: float | None, failures: int
+) -> float:
+    """Return the seconds until the next poll, before jitter.
+
+    Args:
+        bounds: the profile's.
+        quiet_s: seconds since a shard's state last changed.
+        remaining_s: estimated seconds until the first running shard ends, None where unknown.
+        failures: polls that failed in a row; they back off exponentially.
+    """
+    if failures:
+        doubled = max(bounds.floor_s, 1.0) * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
+        return min(doubled, max(BACKOFF_CEILING_S, bounds.floor_s))
+    wanted = quiet_s * SHARE_OF_QUIET
+    if remaining_s is not None:
+        wanted = min(wanted, remaining_s * SHARE_OF_REMAINING)
+    return min(max(wanted, bounds.floor_s), bounds.ceiling_s)
+
+
+def remaining_s(statuses: Iterable[ShardStatus], running_s: float) -> float | None:
+    """Estimate when the first running shard ends: from the answers done in its running time."""
+    estimates = [
+        estimate
+        for status in statuses
+        if (estimate := _remaining_of(status, running_s)) is not None
+    ]
+    return min(estimates, default=None)
+
+
+def _remaining_of(status: ShardStatus, running_s: float) -> float | None:
+    progress = status.progress
+    if status.state is ShardState.UNKNOWN:
+        return 0.0
+    if progress is None or status.state is not ShardState.RUNNING:
+        return None
+    if progress.phase in {"writing", "done", "failed"}:
+        return 0.0
+    if progress.phase != "generating" or progress.done == 0:
+        return None
+    return running_s * (progress.total - progress.done) / progress.done

@@ -1,0 +1,261 @@
+"""A cluster is data: one YAML file that says everything Nightshard must know of a site.
+
+DAG files import this module, so it needs nothing but pydantic and yaml.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from nightshard.clusters.marked_yaml import KeyPath, MarkedDocument, parse_marked
+from nightshard.core.errors import UserError
+
+PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+OWNED_DIRECTIVES = frozenset(
+    {
+        *("array", "chdir", "error", "export", "input", "job-name", "no-requeue", "open-mode"),
+        *("output", "parsable", "requeue", "signal", "test-only", "time", "time-min", "wait"),
+        "wrap",
+    }
+)
+"""``sbatch`` options that Nightshard sets itself; a profile that set them would break it."""
+
+
+def _remote_path(value: str) -> str:
+    if not re.fullmatch(r"/[A-Za-z0-9._/+@=,-]*", value) or ".." in value.split("/"):
+        raise ValueError(
+            "give an absolute path on the cluster of letters, digits and ._/+@=,- only"
+        )
+    return value.rstrip("/") or "/"
+
+
+def _python(value: str) -> str:
+    return _remote_path(value) if "/" in value else value
+
+
+def _one_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("give a single line of text")
+    return value
+
+
+def _directive(value: str) -> str:
+    match = re.fullmatch(r"--([a-z][a-z0-9-]*)(=[^\s\"'\\#]+)?", value)
+    if match is None:
+        raise ValueError(
+            "give one sbatch option in the form --name=value, without spaces or quotes"
+        )
+    if match[1] in OWNED_DIRECTIVES:
+        raise ValueError(f"--{match[1]} is set by Nightshard itself; remove it")
+    return value
+
+
+def _yaml_word(value: Any) -> Any:
+    # YAML 1.1 reads a bare yes or no as a boolean.
+    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+
+
+SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.,:=/@%+*&|!()\[\]-]+$")]
+"""A value of an ``#SBATCH`` line: Slurm splits these at spaces and reads quotes and ``#``."""
+
+RemotePath = Annotated[str, AfterValidator(_remote_path)]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+EnvValue = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_one_line)]
+
+
+class Section(BaseModel):
+    """Base of every part of a profile: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Slurm(Section):
+    """What ``sbatch`` is told. None leaves an option to the site's default."""
+
+    partition: SlurmWord | None = None
+    account: SlurmWord | None = None
+    qos: SlurmWord | None = None
+    gres: SlurmWord | None = None
+    cpus_per_task: Annotated[int, Field(ge=1)] | None = None
+    mem: SlurmWord | None = None
+    constraint: SlurmWord | None = None
+    extra_directives: tuple[Annotated[str, AfterValidator(_directive)], ...] = ()
+    max_array_size: Annotated[int, Field(ge=1)] = 1001
+    """Slurm's MaxArraySize, 1001 by default: the largest index is one less."""
+    accounting: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_yaml_word)] = "auto"
+
+
+class Worker(Section):
+    """The Python that has the engine, and what to do before it starts."""
+
+    python: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z0-9._/+@=,-]+$"), AfterValidator(_python)
+    ]
+    setup: tuple[Annotated[str, AfterValidator(_one_line)], ...] = ()
+    """Shell lines that the administrator writes, such as ``module load cuda``."""
+    env: dict[EnvName, EnvValue] = Field(default_factory=dict)
+
+
+class Models(Section):
+    """Where models lie on the cluster, and whether its login node can fetch them."""
+
+    dir: RemotePath
+    download: Literal["none", "login"] = "none"
+
+
+class Defaults(Section):
+    """What a run gets that does not say."""
+
+    num_shards: Annotated[int, Field(ge=1)] = 1
+    max_job_hours: Annotated[float, Field(gt=0)] = 4
+
+
+class Limits(Section):
+    """What a run may ask for at most; None is no limit of ours."""
+
+    max_shards: Annotated[int, Field(ge=1)] | None = None
+    max_job_hours: Annotated[float, Field(gt=0)] | None = None
+
+
+class Polling(Section):
+    """How often the login node may be asked, in seconds.
+
+    ``grace_s`` is how long a job may be missing from every listing before it is judged by its
+    files, and ``manifest_grace_s`` how long a manifest may lag behind the end of its job (network
+    file systems show a new file late).
+    """
+
+    floor_s: Annotated[float, Field(gt=0)] = 10
+    ceiling_s: Annotated[float, Field(gt=0)] = 120
+    grace_s: Annotated[float, Field(ge=0)] = 120
+    manifest_grace_s: Annotated[float, Field(ge=0)] = 30
+
+
+class Engine(Section):
+    """Defaults of the engine section of ``spec.json``."""
+
+    name: Literal["vllm", "echo"] = "vllm"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    enforce_eager: bool = False
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ClusterProfile(Section):
+    """One cluster, as its YAML file describes it."""
+
+    name: str
+    title: str
+    ssh_conn_id: str
+    workdir: RemotePath
+    slurm: Slurm = Slurm()
+    worker: Worker
+    models: Models
+    defaults: Defaults = Defaults()
+    limits: Limits = Limits()
+    polling: Polling = Polling()
+    engine: Engine = Engine()
+    template: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+\.j2$")] = "base.sbatch.j2"
+
+    def max_shards(self) -> int:
+        """Return the most shards that a run may have here, Slurm's own bound included."""
+        return min(self.limits.max_shards or self.slurm.max_array_size, self.slurm.max_array_size)
+
+
+def profile_names(directory: Path) -> list[str]:
+    """Return the names of all profiles, sorted, from the file names alone; cheap in a DAG file."""
+    return sorted(path.stem for path in directory.glob("*.yaml"))
+
+
+def load_named(directory: Path, name: str, environ: Mapping[str, str]) -> ClusterProfile:
+    """Load the profile ``<directory>/<name>.yaml``.
+
+    Raises:
+        UserError: there is no such cluster (the sentence lists the known), or see
+            :func:`load_profile`.
+    """
+    known = profile_names(directory)
+    if name in known:
+        return load_profile(directory / f"{name}.yaml", environ)
+    if not known:
+        raise UserError(f"There is no cluster {name!r}: {directory} holds no profile; add one.")
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UserError(f"There is no cluster {name!r}; {hint}Known clusters: {', '.join(known)}.")
+
+
+def load_profile(path: Path, environ: Mapping[str, str]) -> ClusterProfile:
+    """Read and check one profile.
+
+    Args:
+        path: the YAML file; its stem is the profile's name.
+        environ: variables that ``${NAME}`` may refer to.
+
+    Raises:
+        UserError: one sentence that names file, line and key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"The cluster profile {path} cannot be read: {reason}.") from None
+    document = parse_marked(text, str(path), environ)
+    document.value.setdefault("name", path.stem)
+    if document.value["name"] != path.stem or not PROFILE_NAME.fullmatch(path.stem):
+        raise document.error(
+            ("name",),
+            "name must equal the file name without .yaml: lower-case letters, digits, - and _.",
+        )
+    try:
+        profile = ClusterProfile.model_validate(document.value)
+    except ValidationError as error:
+        raise _sentence(document, error) from None
+    if profile.polling.floor_s > profile.polling.ceiling_s:
+        raise document.error(
+            ("polling", "floor_s"), "polling.floor_s is above polling.ceiling_s; swap them."
+        )
+    return profile
+
+
+def _sentence(document: MarkedDocument, error: ValidationError) -> UserError:
+    first = min(error.errors(), key=lambda entry: document.line(tuple(entry["loc"])))
+    path: KeyPath = tuple(part for part in first["loc"] if part != "[key]")
+    key = ".".join(str(part) for part in path)
+    match first["type"]:
+        case "extra_forbidden":
+            close = difflib.get_close_matches(str(path[-1]), _known_keys(path[:-1]), n=1)
+            hint = f"did you mean {close[0]}?" if close else "remove it or check its spelling."
+            what = f"there is no key {key}; {hint}"
+        case "missing":
+            what = f"{key} is missing; add it."
+        case "value_error":
+            what = f"{key} is {first['input']!r}, which cannot be used; {first['ctx']['error']}."
+        case _:
+            message = first["msg"][:1].lower() + first["msg"][1:]
+            what = f"{key} is {first['input']!r}, which cannot be used: {message}."
+    return document.error(path, what)
+
+
+def _known_keys(path: KeyPath) -> list[str]:
+    model: type[BaseModel] = ClusterProfile
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,128 @@
+"""The batch script of one array, rendered from a profile's template."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import jinja2
+
+from nightshard.clusters.layout import RunLayout
+from nightshard.clusters.profile import ClusterProfile
+from nightshard.core.errors import UserError
+
+SIGNAL_BEFORE_END_S = 60
+"""Slurm warns the script so long before the time limit (up to a minute early, sbatch(1))."""
+
+_DIRECTIVE = re.compile(r"--[a-z-]+(=[^\s\"'\\#]+)?")
+
+
+def render_script(
+    profile: ClusterProfile,
+    layout: RunLayout,
+    *,
+    world_size: int,
+    attempt: int,
+    max_job_minutes: int,
+    worker_zip: str,
+    templates: Path,
+    ranks: str | None = None,
+) -> str:
+    """Render the batch script; nothing in it comes from what a user of a run typed.
+
+    Args:
+        profile: the cluster.
+        layout: the run's remote paths.
+        world_size: number of shards.
+        attempt: 1 for the first.
+        max_job_minutes: time limit of one element.
+        worker_zip: remote path of the staged worker.
+        templates: folder of the templates.
+        ranks: array indices in Slurm's form; by default all of them.
+
+    Raises:
+        UserError: the template is missing or broken, or a value cannot stand in an ``#SBATCH``
+            line, which Slurm splits at spaces and in which it reads quotes and ``#``.
+    """
+    options = list(
+        directives(
+            profile,
+            layout,
+            attempt=attempt,
+            max_job_minutes=max_job_minutes,
+            ranks=ranks or f"0-{world_size - 1}",
+        )
+    )
+    for option in options:
+        if not _DIRECTIVE.fullmatch(option):
+            raise UserError(
+                f"The sbatch option {option!r} cannot be written; use no spaces, quotes or #."
+            )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 (a shell script; values pass the filter ``quote``)
+    )
+    environment.filters["quote"] = lambda value: shlex.quote(str(value))
+    try:
+        return environment.get_template(profile.template).render(
+            options=options,
+            setup=profile.worker.setup,
+            env=profile.worker.env,
+            python=profile.worker.python,
+            worker_zip=worker_zip,
+            run=layout.run,
+            shards=layout.shards,
+            world_size=world_size,
+            attempt=attempt,
+        )
+    except jinja2.TemplateNotFound:
+        raise UserError(
+            f"Cluster {profile.name!r} names the template {profile.template}, which is not in "
+            f"{templates}; correct template in the profile."
+        ) from None
+    except jinja2.TemplateError as error:
+        line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        raise UserError(f"The template {profile.template}{line}: {error}.") from None
+
+
+def directives(
+    profile: ClusterProfile,
+    layout: RunLayout,
+    *,
+    attempt: int,
+    max_job_minutes: int,
+    ranks: str,
+) -> Iterator[str]:
+    """Yield the ``sbatch`` options of an array.
+
+    ``--no-requeue``: the control plane alone decides what runs again. ``--open-mode=append``: a
+    site that requeues all the same does not erase the log.
+    """
+    slurm = profile.slurm
+    yield f"--job-name={layout.job_name(attempt)}"
+    yield f"--array={ranks}"
+    yield f"--chdir={layout.run}"
+    yield f"--output={layout.log_pattern(attempt)}"
+    yield "--open-mode=append"
+    yield f"--time={max_job_minutes}"
+    yield "--nodes=1"
+    yield "--ntasks=1"
+    yield "--no-requeue"
+    yield f"--signal=B:USR1@{SIGNAL_BEFORE_END_S}"
+    chosen = {
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "gres": slurm.gres,
+        "cpus-per-task": slurm.cpus_per_task,
+        "mem": slurm.mem,
+        "constraint": slurm.constraint,
+    }
+    for name, value in chosen.items():
+        if value is not None:
+            yield f"--{name}={value}"
+    yield from slurm.extra_directives

@@ -1,0 +1,313 @@
+"""What Slurm says and how it is asked: states, text formats, argument lists. Pure.
+
+The text formats are used and not ``--json``: measured on Slurm 22.05, ``squeue --json -j X``
+ignores ``-j``, and ``sacct --json`` shows return code 0 for jobs that failed with 3.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+
+class ShardState(StrEnum):
+    """What every state of Slurm comes down to; all but the first three are an end."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    UNKNOWN = "unknown"
+    ENDED_WELL = "ended_well"
+    PREEMPTED = "preempted"
+    NODE_FAILURE = "node_failure"
+    TIME_LIMIT = "time_limit"
+    OUT_OF_MEMORY = "out_of_memory"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    REJECTED = "rejected"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job will not run on."""
+        return self not in {ShardState.WAITING, ShardState.RUNNING, ShardState.UNKNOWN}
+
+
+_STATES = {
+    ShardState.WAITING: (
+        "PENDING CONFIGURING REQUEUED REQUEUE_FED REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT "
+        "EXPEDITING POWER_UP_NODE"
+    ),
+    # COMPLETING has ended, but how is not final before its epilogue has.
+    ShardState.RUNNING: "RUNNING COMPLETING RESIZING SIGNALING STAGE_OUT STOPPED SUSPENDED",
+    ShardState.ENDED_WELL: "COMPLETED",
+    ShardState.PREEMPTED: "PREEMPTED",
+    ShardState.NODE_FAILURE: "NODE_FAIL BOOT_FAIL LAUNCH_FAILED RECONFIG_FAIL",
+    ShardState.TIME_LIMIT: "TIMEOUT DEADLINE",
+    ShardState.OUT_OF_MEMORY: "OUT_OF_MEMORY",
+    ShardState.CANCELLED: "CANCELLED REVOKED",
+    ShardState.FAILED: "FAILED",
+}
+
+STATE_OF = {word: state for state, words in _STATES.items() for word in words.split()}
+"""Long state names of ``squeue %T`` and ``sacct State``, from squeue(1) and sacct(1)."""
+
+REJECTED_REASONS = frozenset({"BadConstraints"})
+"""Reason with which Slurm keeps a FAILED record of a submission that it refused."""
+
+STUCK_REASONS = {
+    "PartitionTimeLimit": "max job hours is above the partition's time limit",
+    "AssocMaxWallDurationPerJobLimit": "max job hours is above the account's limit",
+    "QOSMaxWallDurationPerJobLimit": "max job hours is above the QOS's limit",
+    "PartitionNodeLimit": "the partition has too few nodes for it",
+    "InvalidAccount": "the account is unknown; correct slurm.account in the profile",
+    "InvalidQOS": "the QOS is unknown; correct slurm.qos in the profile",
+    "AccountNotAllowed": "the partition does not admit the account",
+    "QOSNotAllowed": "the partition does not admit the QOS",
+    "BadConstraints": "no node fits the constraints; correct slurm in the profile",
+}
+"""Reasons with which Slurm *accepts* a job that it will then never start."""
+
+SQUEUE_FORMAT = "%i|%F|%K|%A|%T|%r|%N|%S|%j"
+SACCT_FORMAT = "JobID,JobIDRaw,State,ExitCode,NodeList,ElapsedRaw,Start,JobName"
+SACCT_WINDOW = "now-7days"
+
+_NOTHING = {"", "N/A", "None", "None assigned", "(null)", "Unknown", "NONE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One array element as Slurm lists it.
+
+    Attributes:
+        array_id: id of the array, which ``sbatch`` printed.
+        index: array index, None for a job that is no array.
+        raw_id: the element's own job id. (Until it starts it has the array's; the last element
+            keeps the array's.)
+        state: what it comes down to.
+        word: Slurm's own long word.
+        reason: Slurm's reason for waiting or failing.
+        node: node or node list.
+        start: start, or the expected start while it waits, in the cluster's own clock.
+        name: job name.
+        exit_code: exit code, where the source tells it.
+        elapsed_s: seconds of run time, where the source tells it.
+    """
+
+    array_id: str
+    index: int | None
+    raw_id: str
+    state: ShardState
+    word: str
+    reason: str | None
+    node: str | None
+    start: str | None
+    name: str
+    exit_code: int | None = None
+    elapsed_s: int | None = None
+
+
+def state_of(word: str, reason: str | None = None) -> ShardState:
+    """Map a long state word; ``CANCELLED by 1000`` and ``PENDING+`` are understood."""
+    first = word.split(maxsplit=1)[0].rstrip("+").upper() if word.strip() else ""
+    state = STATE_OF.get(first, ShardState.UNKNOWN)
+    if state is ShardState.FAILED and reason in REJECTED_REASONS:
+        return ShardState.REJECTED
+    return state
+
+
+def parse_squeue(text: str) -> list[Row]:
+    """Read ``squeue --array --noheader --format=SQUEUE_FORMAT``; other lines are passed over.
+
+    An element that squeue has not expanded (``7_[3-5%2]``) gives a row for each index.
+    """
+    return [row for line in text.splitlines() for row in _squeue_line(line)]
+
+
+def _squeue_line(line: str) -> Iterator[Row]:
+    fields = line.split("|", SQUEUE_FORMAT.count("|"))
+    if len(fields) != SQUEUE_FORMAT.count("|") + 1 or not fields[1].strip().isdigit():
+        return
+    element, array_id, index, raw_id, word, reason, node, start, name = (f.strip() for f in fields)
+    known_reason = _something(reason)
+    indices: list[int | None]
+    if "[" in element:
+        indices = list(expand_indices(element.partition("_")[2]))
+    else:
+        indices = [int(index) if index.isdigit() and "_" in element else None]
+    for each in indices:
+        yield Row(
+            array_id=array_id,
+            index=each,
+            raw_id=raw_id,
+            state=state_of(word, known_reason),
+            word=word,
+            reason=known_reason,
+            node=_something(node),
+            start=_something(start),
+            name=name,
+        )
+
+
+def parse_sacct(text: str) -> list[Row]:
+    """Read ``sacct -n -P -X --format=SACCT_FORMAT``; other lines are passed over."""
+    return [row for line in text.splitlines() for row in _sacct_line(line)]
+
+
+def _sacct_line(line: str) -> Iterator[Row]:
+    fields = line.split("|", SACCT_FORMAT.count(","))
+    match = re.fullmatch(r"(\d+)(?:_(\d+|\[.*\]))?", fields[0].strip())
+    if len(fields) != SACCT_FORMAT.count(",") + 1 or match is None:
+        return
+    _, raw_id, word, exit_code, node, elapsed, start, name = (field.strip() for field in fields)
+    state = state_of(word)
+    if state is ShardState.FAILED and _something(node) is None and _something(start) is None:
+        state = ShardState.REJECTED  # the record that a refused submission leaves behind
+    code, _, signal = exit_code.partition(":")
+    failed_with = int(code) if code.isdigit() else None
+    if failed_with == 0 and signal.isdigit() and int(signal):
+        failed_with = 128 + int(signal)
+    for index in _indices(match[2]):
+        yield Row(
+            array_id=match[1],
+            index=index,
+            raw_id=raw_id,
+            state=state,
+            word=word,
+            reason=None,
+            node=_something(node),
+            start=_something(start),
+            name=name,
+            exit_code=failed_with if state.ended else None,
+            elapsed_s=int(elapsed) if elapsed.isdigit() else None,
+        )
+
+
+def _indices(text: str | None) -> list[int | None]:
+    if text is None:
+        return [None]
+    return list(expand_indices(text)) if text.startswith("[") else [int(text)]
+
+
+def _something(text: str) -> str | None:
+    return None if text in _NOTHING else text
+
+
+def expand_indices(text: str) -> list[int]:
+    """Expand ``[1,4-7%2]`` or ``0-20:5`` to indices; what is cut off (``...``) is left out."""
+    indices: list[int] = []
+    for part in text.strip("[]").partition("%")[0].split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part.strip().rstrip("]"))
+        if match is not None:
+            first = int(match[1])
+            last = int(match[2] or first)
+            indices.extend(range(first, last + 1, int(match[3] or 1)))
+    return indices
+
+
+def compress_indices(indices: Iterable[int]) -> str:
+    """Write indices as Slurm does, ``0-2,5``."""
+    runs: list[list[int]] = []
+    for index in sorted(set(indices)):
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedId:
+    """What ``sbatch --parsable`` printed: a job id and, on federated sites, a cluster."""
+
+    job_id: str
+    cluster: str | None = None
+
+
+def parse_parsable(stdout: str) -> SubmittedId | None:
+    """Find the id in the output of ``sbatch --parsable``; None where there is none.
+
+    A site's own lines around it are passed over, and the exit code does not matter: sbatch can
+    fail after the controller has accepted the job.
+    """
+    for line in reversed(stdout.splitlines()):
+        match = re.fullmatch(r"(\d+)(?:;([A-Za-z0-9._-]+))?", line.strip())
+        if match is not None:
+            return SubmittedId(match[1], match[2])
+    return None
+
+
+_AMBIGUOUS = re.compile(
+    r"timed out|timeout|unable to contact|connection refused|connection reset|"
+    r"unexpected message|zero bytes|transport endpoint|message receive failure|"
+    r"communication|standby|temporarily|try again|slurm_load|protocol authentication",
+    re.IGNORECASE,
+)
+
+
+def rejection(stderr: str) -> str | None:
+    """Return Slurm's sentence where it clearly refused a job.
+
+    None where the words leave open whether it was accepted: "Socket timed out on send/recv" often
+    means that it was.
+    """
+    complaints = re.findall(r"^sbatch: (?:error|fatal): (.+)$", stderr, re.MULTILINE)
+    if not complaints or any(_AMBIGUOUS.search(line) for line in complaints):
+        return None
+    return "; ".join(line.strip().rstrip(".") for line in complaints)
+
+
+def sbatch_command(script: PurePosixPath) -> list[str]:
+    """Return the arguments that submit a script; all options stand in the script itself."""
+    return ["sbatch", "--parsable", str(script)]
+
+
+def squeue_command(*, name: str | None = None, cluster: str | None = None) -> list[str]:
+    """Return the arguments that list my array elements, ended ones too while Slurm keeps them."""
+    return [
+        "squeue",
+        "--me",
+        "--array",
+        "--noheader",
+        "--states=all",
+        f"--format={SQUEUE_FORMAT}",
+        *([f"--name={name}"] if name else []),
+        *([f"--clusters={cluster}"] if cluster else []),
+    ]
+
+
+def sacct_command(
+    *, name: str | None = None, job_ids: Sequence[str] = (), cluster: str | None = None
+) -> list[str]:
+    """Return the arguments that list my array elements from the accounting database."""
+    return [
+        "sacct",
+        "--noheader",
+        "--parsable2",
+        "--allocations",
+        f"--format={SACCT_FORMAT}",
+        f"--starttime={SACCT_WINDOW}",
+        *([f"--name={name}"] if name else []),
+        *([f"--jobs={','.join(job_ids)}"] if job_ids else []),
+        *([f"--clusters={cluster}"] if cluster else []),
+    ]
+
+
+def scancel_command(
+    job_id: str, ranks: Iterable[int] | None, *, name: str, cluster: str | None = None
+) -> list[str]:
+    """Return the arguments that cancel elements of one array, or all of it.
+
+    The name is given too: Slurm then leaves a job alone that got a recycled id.
+    """
+    jobs = [job_id] if ranks is None else [f"{job_id}_{rank}" for rank in sorted(set(ranks))]
+    return [
+        "scancel",
+        f"--name={name}",
+        *([f"--clusters={cluster}"] if cluster else []),
+        *jobs,
+    ]
+
+
+def accounting_disabled(stderr: str) -> bool:
+    """Whether ``sacct`` says that this cluster keeps no accounts."""
+    return "accounting storage is disabled" in stderr

@@ -1,0 +1,183 @@
+"""Bringing a run to the cluster: room on disk, the worker, the model, the files."""
+
+import asyncio
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from nightshard.clusters.errors import TransportError
+from nightshard.clusters.layout import RunLayout
+from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.remote_python import run_worker_python
+from nightshard.clusters.transport import Transport, all_of, run_checked
+from nightshard.core.errors import UserError
+
+INODES_PER_SHARD = 16
+SPEC = PurePosixPath("spec.json")
+_GIB = 1024**3
+
+_PREFLIGHT = """\
+mkdir -p -- "$1" 2>&1 || exit 10
+probe=$(mktemp -- "$1/.nightshard-XXXXXX" 2>&1) || { printf '%s' "$probe"; exit 10; }
+rm -f -- "$probe"
+for program in sbatch squeue scancel; do
+  command -v "$program" >/dev/null || { printf '%s' "$program"; exit 11; }
+done
+df -Pk -- "$1" | tail -n 1
+df -Pi -- "$1" | tail -n 1
+"""
+
+
+async def preflight(
+    transport: Transport,
+    profile: ClusterProfile,
+    layout: RunLayout,
+    bytes_needed: int,
+    num_shards: int = 1,
+) -> None:
+    """Check that the run can live on the cluster, before anything is staged.
+
+    Args:
+        transport: connection to the login node.
+        profile: the cluster.
+        layout: the run.
+        bytes_needed: what staging and the answers will take.
+        num_shards: each takes some files, and file systems limit their number too.
+
+    Raises:
+        UserError: the work folder cannot be written, the disk or its inodes are full, or Slurm's
+            programs are missing.
+        TransportError: the connection failed.
+    """
+    workdir = str(layout.workdir)
+    result = await transport.run(["sh", "-c", _PREFLIGHT, "preflight", workdir], idempotent=True)
+    answer = " ".join(result.stdout.split())
+    where = f"{workdir} on cluster {profile.name!r}"
+    match result.exit_status:
+        case 0:
+            _check_room(result.stdout, where, bytes_needed, INODES_PER_SHARD * num_shards)
+        case 10:
+            raise UserError(f"The work folder {where} cannot be written: {answer}.")
+        case 11:
+            raise UserError(
+                f"Slurm's program {answer} is not on the PATH of cluster {profile.name!r}; check "
+                "that the connection leads to a login node."
+            )
+        case _:
+            detail = " ".join(result.stderr.split())
+            raise TransportError(f"Checking {where} failed: {detail}.")
+
+
+def _check_room(text: str, where: str, bytes_needed: int, inodes_needed: int) -> None:
+    kilobytes, inodes = (_free(line) for line in text.splitlines()[-2:])
+    if kilobytes is not None and kilobytes * 1024 < bytes_needed:
+        raise UserError(
+            f"The disk of {where} has {kilobytes * 1024 / _GIB:.1f} GiB free and the run needs "
+            f"{bytes_needed / _GIB:.1f} GiB; free some space or choose another workdir."
+        )
+    if inodes is not None and inodes < inodes_needed:
+        raise UserError(
+            f"The disk of {where} has room for {inodes:,} more files and the run needs "
+            f"{inodes_needed:,}; delete some files or choose another workdir."
+        )
+
+
+def _free(df_line: str) -> int | None:
+    """Return the fourth column of ``df -P``; None where the file system does not count it."""
+    fields = df_line.split()
+    if len(fields) < 6 or not fields[-3].isdigit():  # noqa: PLR2004 (df -P has six columns)
+        return None
+    total = fields[-5]
+    return None if total == "0" else int(fields[-3])
+
+
+def worker_archive(source: Path) -> tuple[str, bytes]:
+    """Pack the worker's source tree; the same content always gives the same bytes and name.
+
+    Returns:
+        The file name ``shard_worker-<sha12>.zip`` and the archive.
+
+    Raises:
+        UserError: there is no worker in this folder.
+    """
+    files = sorted(
+        path
+        for path in source.glob("shard_worker/**/*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+    if not files:
+        raise UserError(f"There is no shard worker in {source}; set NIGHTSHARD_HOME rightly.")
+    digest = hashlib.sha256()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            name = path.relative_to(source).as_posix()
+            content = path.read_bytes()
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return f"shard_worker-{digest.hexdigest()[:12]}.zip", buffer.getvalue()
+
+
+async def ensure_worker(transport: Transport, profile: ClusterProfile, worker_source: Path) -> str:
+    """Put the worker on the cluster, once per content, and check that it starts there.
+
+    Returns:
+        Remote path of its archive.
+
+    Raises:
+        UserError: the profile's python or one of the worker's packages is missing there.
+        TransportError: the connection failed.
+    """
+    name, content = await asyncio.to_thread(worker_archive, worker_source)
+    path = PurePosixPath(profile.workdir) / "worker" / name
+    if not await transport.exists(path):
+        await run_checked(transport, ["mkdir", "-p", "--", str(path.parent)], "Making a folder")
+        await transport.put_bytes(path, content)
+    await run_worker_python(
+        transport, profile, ["-m", "shard_worker", "--version"], worker_zip=str(path)
+    )
+    return str(path)
+
+
+async def stage_run(
+    transport: Transport,
+    layout: RunLayout,
+    files: Mapping[str, Path | bytes],
+    world_size: int,
+) -> None:
+    """Copy a run's files, ``spec.json`` last, so that a run with a spec has all its inputs.
+
+    Args:
+        transport: connection to the login node.
+        layout: the run.
+        files: content by path relative to the run's folder.
+        world_size: number of shards; their folders are made too.
+
+    Raises:
+        TransportError: the connection failed; staging again is harmless.
+    """
+    relative = {PurePosixPath(name): content for name, content in files.items()}
+    for name in relative:
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"{name} is not a path inside the run")
+    folders = {*layout.folders(world_size), *(layout.run / name.parent for name in relative)}
+    await run_checked(
+        transport,
+        ["mkdir", "-p", "--", *sorted(map(str, folders))],
+        "Making the run's folders",
+    )
+
+    async def put(name: PurePosixPath) -> None:
+        content = relative[name]
+        if isinstance(content, bytes):
+            await transport.put_bytes(layout.run / name, content)
+        else:
+            await transport.put_file(layout.run / name, content)
+
+    await all_of(put(name) for name in relative if name != SPEC)
+    if SPEC in relative:
+        await put(SPEC)
