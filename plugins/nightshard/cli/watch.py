@@ -68,7 +68,7 @@ def _last_error(events: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _is_shard(task: Mapping[str, Any]) -> bool:
-    return task["task_id"] == SHARD_TASK and task["map_index"] != MAP_INDEX_UNMAPPED
+    return bool(task["task_id"] == SHARD_TASK and task["map_index"] != MAP_INDEX_UNMAPPED)
 
 
 class _View:

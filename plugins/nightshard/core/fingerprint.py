@@ -38,23 +38,30 @@ ANSWER_SHAPING_ENGINE_KEYS = ("dtype", "max_model_len", "quantization", "lora", 
 """Engine settings that can change an answer; memory, eagerness and parallelism do not count."""
 
 
+def fingerprint_content(
+    model: ModelDescription,
+    engine: Mapping[str, Any],
+    chat_template_args: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return everything outside the request that can change an answer, as JSON.
+
+    Prompts and sampling are in each ``request_id``, so an answer is known by the pair of
+    fingerprint and request id. A merge refuses to mix two fingerprints.
+    """
+    return {
+        "revision": model.revision,
+        "chat_template": model.chat_template_sha256,
+        "chat_template_args": dict(chat_template_args),
+        "engine": model.engine,
+        "engine_version": model.engine_version,
+        "settings": {key: engine.get(key) for key in ANSWER_SHAPING_ENGINE_KEYS},
+    }
+
+
 def fingerprint(
     model: ModelDescription,
     engine: Mapping[str, Any],
     chat_template_args: Mapping[str, Any],
 ) -> str:
-    """Hash everything outside the request that can change an answer.
-
-    Prompts and sampling are in each ``request_id``, so an answer is known by the pair of
-    fingerprint and request id. A merge refuses to mix two fingerprints.
-    """
-    return content_id(
-        {
-            "revision": model.revision,
-            "chat_template": model.chat_template_sha256,
-            "chat_template_args": dict(chat_template_args),
-            "engine": model.engine,
-            "engine_version": model.engine_version,
-            "settings": {key: engine.get(key) for key in ANSWER_SHAPING_ENGINE_KEYS},
-        }
-    )
+    """Return the id of :func:`fingerprint_content`."""
+    return content_id(fingerprint_content(model, engine, chat_template_args))

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from nightshard.core.errors import UserError
-from nightshard.core.fingerprint import ModelDescription, fingerprint
+from nightshard.core.fingerprint import ModelDescription, fingerprint_content
+from nightshard.core.hashing import content_id
 from nightshard.core.run_params import RunParams, model_label
 
 CONTRACT_VERSION = 1
@@ -29,6 +30,7 @@ class RunPlan:
         engine: the engine section of ``spec.json``.
         num_shards: array elements wanted; fewer are used when most answers exist.
         max_job_minutes: time limit of one element.
+        worker: the staged worker, a path on the cluster.
         started_at: start of the DAG run, ISO 8601 with a zone.
         dag_run_id: Airflow's id.
     """
@@ -39,13 +41,19 @@ class RunPlan:
     engine: Mapping[str, Any]
     num_shards: int
     max_job_minutes: int
+    worker: str
     started_at: str
     dag_run_id: str
 
     @property
     def fingerprint(self) -> str:
         """Id of everything outside the requests that can change an answer."""
-        return fingerprint(self.model, self.engine, {})
+        return content_id(self.fingerprint_content)
+
+    @property
+    def fingerprint_content(self) -> dict[str, Any]:
+        """What the fingerprint is the id of."""
+        return fingerprint_content(self.model, self.engine, {})
 
     @property
     def started(self) -> datetime:

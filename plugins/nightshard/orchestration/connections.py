@@ -1,12 +1,15 @@
 """From a profile's Airflow connection to the transport that ``clusters`` works with."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nightshard.core.errors import UserError
 
 if TYPE_CHECKING:
     import asyncssh
+    from airflow.sdk import Connection
 
+    from nightshard.clusters.login import Endpoint
     from nightshard.clusters.profile import ClusterProfile
     from nightshard.clusters.ssh import SshTransport
 
@@ -15,7 +18,8 @@ def open_transport(profile: "ClusterProfile") -> "SshTransport":
     """Return a transport on the profile's SSH connection; it connects at its first use.
 
     Raises (at first use):
-        UserError: there is no such connection, or it switches host key checks off.
+        UserError: there is no such connection, it switches host key checks off, or the login
+            fails; one sentence says which.
     """
     from nightshard.clusters.ssh import SshTransport
 
@@ -30,6 +34,8 @@ async def _connect(profile: "ClusterProfile") -> "asyncssh.SSHClientConnection":
     from airflow.providers.ssh.hooks.ssh import SSHHookAsync
     from airflow.sdk.exceptions import AirflowNotFoundException
 
+    from nightshard.clusters.login import login_error
+
     try:
         connection = await get_async_connection(profile.ssh_conn_id)
     except AirflowNotFoundException:
@@ -42,4 +48,22 @@ async def _connect(profile: "ClusterProfile") -> "asyncssh.SSHClientConnection":
             f"The connection {profile.ssh_conn_id!r} switches host key checks off; remove "
             "no_host_key_check from its extras and give its host_key."
         )
-    return await SSHHookAsync(ssh_conn_id=profile.ssh_conn_id).get_conn()
+    hook: Any = SSHHookAsync(ssh_conn_id=profile.ssh_conn_id)
+    try:
+        opened: asyncssh.SSHClientConnection = await hook.get_conn()
+    except Exception as error:
+        raise login_error(error, _endpoint(connection)) from error
+    return opened
+
+
+def _endpoint(connection: "Connection") -> "Endpoint":
+    """Say what a failed login was about, with the host keys that were trusted."""
+    from nightshard.clusters.login import Endpoint
+
+    extra = connection.extra_dejson
+    trusted: Path | bytes | None = None
+    if "host_key" in extra:
+        trusted = f"{connection.host} {extra['host_key']}".encode()
+    elif "known_hosts" in extra:
+        trusted = Path(extra["known_hosts"])
+    return Endpoint(connection.host or "", connection.port or 22, connection.login, trusted)

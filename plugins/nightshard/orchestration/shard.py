@@ -55,7 +55,7 @@ class ShardTrigger(BaseTrigger):
     """
 
     def __init__(self, shard: dict[str, Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.shard = shard
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -71,8 +71,12 @@ class ShardTrigger(BaseTrigger):
             async for step in follow_shard(self.shard):
                 self.log.info(step.sentence)
                 if step.failed:
-                    yield TriggerEvent({"message": step.sentence})
+                    yield _wake(step.sentence)
                 elif step.result is not None:
                     yield TaskSuccessEvent(xcoms={"return_value": step.result})
         except UserError as error:
-            yield TriggerEvent({"message": str(error)})
+            yield _wake(str(error))
+
+
+def _wake(message: str) -> TriggerEvent:
+    return TriggerEvent({"message": message})  # type: ignore[no-untyped-call]

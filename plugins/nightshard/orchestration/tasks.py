@@ -7,7 +7,7 @@ the run's key, so that any executor's worker can take the next step.
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -126,4 +126,4 @@ def record(prepared: Json, **context: Any) -> Json:
     """Write the run, its shards and its scores to the database; twice changes nothing."""
     from nightshard.orchestration import steps
 
-    return cast(Json, steps.record(prepared, context["dag"].dag_id))
+    return steps.record(prepared, context["dag"].dag_id)

@@ -45,6 +45,7 @@ PLAN = RunPlan(
     engine=ENGINE,
     num_shards=2,
     max_job_minutes=60,
+    worker="/work/worker/shard_worker-abc.zip",
     started_at="2026-11-24T01:30:00+00:00",
     dag_run_id="manual",
 )

@@ -1,0 +1,103 @@
+"""A shard's story, from the shared poller to the Airflow log."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nightshard.clusters.collecting import tail_log
+from nightshard.clusters.pacing import PollBounds
+from nightshard.clusters.poller import ClusterPoller
+from nightshard.clusters.profile import ClusterProfile, load_named
+from nightshard.clusters.status import ShardStatus, WatchedShard
+from nightshard.core.errors import NightshardError
+from nightshard.core.settings import Settings
+from nightshard.core.story import ShardProgress, progress_sentence
+from nightshard.orchestration.connections import open_transport
+
+LOG_LINES = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the story.
+
+    Attributes:
+        sentence: what to log; several lines where a shard's own log comes along.
+        failed: the shard is lost; the story ends here.
+        result: what the task returns; set when the shard is done, and the story ends here.
+    """
+
+    sentence: str
+    failed: bool = False
+    result: dict[str, Any] | None = None
+
+
+async def follow_shard(shard: Mapping[str, Any]) -> AsyncIterator[Step]:
+    """Follow one array element to its end.
+
+    Args:
+        shard: a :class:`WatchedShard` as JSON, with the name of its ``cluster`` beside.
+
+    Raises:
+        UserError: the cluster can no longer be logged in to.
+    """
+    settings = Settings.from_env(os.environ)
+    # Reading a small YAML file still blocks; the triggerer's loop serves every other shard.
+    profile = await asyncio.to_thread(load_named, settings.clusters, shard["cluster"], os.environ)
+    watched = WatchedShard.from_dict(shard["watch"])
+    async for status in shared_poller(profile).watch(watched):
+        if status.final and not status.succeeded:
+            yield Step(await _failure(profile, watched, status), failed=True)
+        else:
+            yield _step(status, watched)
+
+
+def shared_poller(profile: ClusterProfile) -> ClusterPoller:
+    """Return this process's one poller of a cluster."""
+    return ClusterPoller.shared(
+        profile.ssh_conn_id,
+        lambda: open_transport(profile),
+        bounds=PollBounds(**profile.polling.model_dump()),
+        accounting=profile.slurm.accounting,
+    )
+
+
+def _step(status: ShardStatus, watched: WatchedShard) -> Step:
+    if status.manifest is None:
+        return Step(_alive(status))
+    node, rows = status.manifest.node, status.manifest.rows
+    result = {"job_id": status.job_id, "node": node, "rows": rows}
+    return Step(progress_sentence(ShardProgress("done", node, rows, watched.rows)), result=result)
+
+
+async def _failure(profile: ClusterProfile, watched: WatchedShard, status: ShardStatus) -> str:
+    """Say why a shard failed, with the last lines of its own log where they can be had."""
+    cause = f"Slurm job {status.job_id}: {status.message}."
+    try:
+        async with open_transport(profile) as transport:
+            lines = await tail_log(
+                transport, watched.layout, watched.rank, watched.job.attempt, LOG_LINES
+            )
+    except NightshardError as error:
+        return f"{cause}\nIts log cannot be read: {error}"
+    log = watched.layout.attempt_log(watched.rank, watched.job.attempt)
+    if not lines:
+        return f"{cause}\nIt left no log at {log}."
+    return "\n".join([cause, f"The last lines of {log}:", *lines])
+
+
+def _alive(status: ShardStatus) -> str:
+    progress = status.progress
+    if progress is None or status.node is None:
+        return f"Slurm job {status.job_id}: {status.message}"
+    return progress_sentence(
+        ShardProgress(
+            progress.phase,
+            status.node,
+            progress.done,
+            progress.total,
+            round(progress.tokens_per_s) or None,
+        )
+    )
