@@ -1,16 +1,24 @@
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS.parent / "src"), str(TESTS)]
+# pytest names this module after its folders, shard_worker.tests.conftest, and registers an empty
+# package shard_worker for it, which would hide the one under test.
+if getattr(sys.modules.get("shard_worker"), "__file__", None) is None:
+    sys.modules.pop("shard_worker", None)
+
+from worker_testing import KILL_AFTER, ROOT, Run, make_requests, make_spec  # noqa: E402
 
 from shard_worker.rows import Request  # noqa: E402
-from worker_testing import KILL_AFTER, ROOT, Run, make_requests, make_spec  # noqa: E402
+from shard_worker.signals import STOPPING  # noqa: E402
 
 
 @pytest.fixture
@@ -43,6 +51,18 @@ def echo_run(run: Run, model: Path) -> Callable[..., list[Request]]:
         return requests
 
     return write
+
+
+@pytest.fixture
+def restored_process() -> Iterator[None]:
+    """Undo what the command line does to its own process: environment and signals."""
+    environment = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -38,9 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         An exit code, see :class:`shard_worker.errors.Exit`.
     """
     go_offline(os.environ)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    _log_to_stderr()
     arguments = _parser().parse_args(argv)
     try:
         if arguments.command == "describe":
@@ -63,6 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             Exit.BAD_CONFIG,
         )
     return Exit.DONE
+
+
+def _log_to_stderr() -> None:
+    # Our own logger only: engines bring handlers, and the root's would double their lines.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("shard_worker")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
 
 
 def _say(sentence: str, code: Exit) -> int:

@@ -1,6 +1,5 @@
 """No network, and caches on the node."""
 
-import getpass
 import os
 import tempfile
 from collections.abc import MutableMapping
@@ -17,6 +16,13 @@ OFFLINE = {
 }
 """Set in any case: a worker that could fall back on the network would hang on an offline node."""
 
+_CACHES = {
+    "VLLM_CACHE_ROOT": "vllm",
+    "VLLM_CONFIG_ROOT": "vllm-config",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+}
+
 
 def go_offline(environ: MutableMapping[str, str]) -> None:
     """Forbid the network to Hugging Face libraries and vLLM; they read this when imported."""
@@ -26,32 +32,28 @@ def go_offline(environ: MutableMapping[str, str]) -> None:
     environ.setdefault("VLLM_HOST_IP", "127.0.0.1")
 
 
-def node_local_caches(environ: MutableMapping[str, str], key: str) -> Path:
+def node_local_caches(environ: MutableMapping[str, str], rank: int) -> None:
     """Give every shard its own compile caches on the node's own disk.
 
     Shards that share a cache on a shared file system wait for each other's locks, and a home
-    folder may be full or read-only. A variable that the profile has set is left alone.
+    folder may be full or read-only. The caches stay for the next run on this node, which starts
+    several seconds sooner by them. A variable that the profile has set is left alone.
 
     Args:
         environ: the process's environment.
-        key: unique for the shard, usable as a file name.
-
-    Returns:
-        The folder, under ``TMPDIR``, which may not exist.
+        rank: of the shard.
     """
-    root = Path(tempfile.gettempdir()) / f"shard-worker-{_user()}" / key
-    for name, folder in {
-        "VLLM_CACHE_ROOT": "vllm",
-        "VLLM_CONFIG_ROOT": "vllm-config",
-        "TORCHINDUCTOR_CACHE_DIR": "inductor",
-        "TRITON_CACHE_DIR": "triton",
-    }.items():
-        environ.setdefault(name, str(root / folder))
-    return root
+    missing = {name: folder for name, folder in _CACHES.items() if name not in environ}
+    if missing:
+        root = _own_folder() / f"rank-{rank:05d}"
+        environ.update({name: str(root / folder) for name, folder in missing.items()})
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no passwd entry, as in some containers
-        return str(os.getuid())
+def _own_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"shard-worker-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # Compile caches are code: a folder that somebody else made under our name is not used.
+    status = folder.lstat()
+    if status.st_uid == os.getuid() and not status.st_mode & 0o022:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="shard-worker-"))

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import time
 import traceback
 from collections import deque
@@ -94,7 +93,7 @@ class _Shard:
     stop: StopRequest
     timings: Timings = field(default_factory=Timings)
     answers: dict[str, Answer] = field(default_factory=dict)
-    gpu: str | None = None
+    engine: Engine | None = None
 
     def run(self) -> None:
         began, started_at = time.monotonic(), datetime.now(UTC)
@@ -102,23 +101,21 @@ class _Shard:
         used_versions = versions(self.spec.engine.name)
         requests = read_requests(self.layout.inputs)
         missing = self._resume(requests)
-        if missing:
-            self._generate(missing)
-        self.progress.phase("writing")
-        ordered = [self.answers[request.request_id] for request in requests]
-        write_output(self.layout, self.spec, ordered)
-        self.timings.total_s = time.monotonic() - began
-        attempt = Attempt(self.attempt, self.place, used_versions, self.gpu, started_at)
-        manifest = write_manifest(self.layout, self.spec, ordered, attempt, self.timings)
-        self.progress.phase("done")
-        log.info(
-            "%s is done: %d answers, %d errors, %d output tokens, %.1f s",
-            self.layout.name,
-            manifest["rows"],
-            manifest["errors"],
-            manifest["output_tokens"],
-            self.timings.total_s,
-        )
+        try:
+            if missing:
+                self._generate(missing)
+            self.progress.phase("writing")
+            ordered = [self.answers[request.request_id] for request in requests]
+            write_output(self.layout, self.spec, ordered)
+            self.timings.total_s = time.monotonic() - began
+            gpu = self.engine.gpu if self.engine is not None else None
+            attempt = Attempt(self.attempt, self.place, used_versions, gpu, started_at)
+            write_manifest(self.layout, self.spec, ordered, attempt, self.timings)
+            self.progress.phase("done")
+        finally:
+            if self.engine is not None:  # last, since ending an engine may take seconds
+                self.engine.close()
+        log.info("%s is done after %.1f s", self.layout.name, self.timings.total_s)
 
     def _resume(self, requests: Sequence[Request]) -> list[Request]:
         wanted = {request.request_id for request in requests}
@@ -144,9 +141,8 @@ class _Shard:
         return missing
 
     def _generate(self, missing: Sequence[Request]) -> None:
-        caches = node_local_caches(os.environ, f"{self.spec.run_key}-{self.layout.rank:05d}")
+        node_local_caches(os.environ, self.layout.rank)
         tail = LogTail(self.layout.log(self.attempt))
-        engine: Engine | None = None
         self.progress.phase("loading")
         try:
             self.stop.urgent = True
@@ -154,7 +150,7 @@ class _Shard:
                 raise self._interrupted()
             engine = self._load(missing)
             self.stop.urgent = False
-            self.stop.install()
+            self.stop.install()  # again: engines take signals too
             self.progress.phase("generating")
             self._answer_all(engine, missing)
         except StopNowError:
@@ -169,22 +165,14 @@ class _Shard:
             raise explain(error, tail.read()) from error
         finally:
             self.stop.urgent = False
-            if engine is not None:
-                engine.close()
-            shutil.rmtree(caches, ignore_errors=True)
 
     def _load(self, missing: Sequence[Request]) -> Engine:
         began = time.monotonic()
-        engine = make_engine(self.spec)
+        engine = self.engine = make_engine(self.spec)
         imported = time.monotonic()
         self.timings.import_s = imported - began
-        try:
-            engine.load(missing)
-        except BaseException:
-            engine.close()
-            raise
+        engine.load(missing)
         self.timings.load_s = time.monotonic() - imported
-        self.gpu = engine.gpu
         log.info("engine ready after %.1f s", time.monotonic() - began)
         return engine
 

@@ -23,7 +23,7 @@ class StopRequest:
         self.urgent = False
 
     def install(self) -> None:
-        """Take the signals; again after an engine has loaded, since engines take them too."""
+        """Take the signals, in the main thread."""
         for number in STOPPING:
             signal.signal(number, self._handle)
 

@@ -1,6 +1,6 @@
 """vLLM, offline, one step at a time."""
 
-import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +17,12 @@ from shard_worker.errors import ConfigError
 from shard_worker.rows import Request
 from shard_worker.templating import render_prompt
 
-log = logging.getLogger(__name__)
-
 QUEUE_FACTOR = 2
 """Requests held per running sequence: enough waiting ones that a finished one is followed at once,
 and few enough that stopping abandons little."""
+
+CPU_CACHE_GIB = "2"
+"""Key-value cache without a GPU, unless the profile sets ``VLLM_CPU_KVCACHE_SPACE``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class VllmEngine:
         self._engine: LLMEngine | None = None
         self._prompts: dict[str, _Prompt] = {}
         self._max_model_len = 0
+        self._longest_prompt = 0
 
     def load(self, requests: Sequence[Request]) -> None:
         """Render every prompt, choose the sequence length, load the model.
@@ -58,7 +60,11 @@ class VllmEngine:
             for request in requests
             if (prompt := self._prompts[request.request_id]).error is None
         ]
+        self._longest_prompt = (self._spec.engine.max_model_len or limit) - 1
         self._max_model_len = choose_max_model_len(rendered, limit, self._spec.engine.max_model_len)
+        if current_platform.is_cpu():
+            # vLLM would take nearly all of the machine's memory, which shards here share.
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GIB)
         if not any(length < self._max_model_len for length, _ in rendered):
             return  # every request will be refused; a model would be loaded for nothing
         try:
@@ -81,7 +87,7 @@ class VllmEngine:
         limit = answer_limit(length, sampling.max_tokens, self._max_model_len)
         if limit < 1:
             raise RequestRefusedError(
-                f"prompt has {length} tokens, the model takes {self._max_model_len - 1}", length
+                f"prompt has {length} tokens, the model takes {self._longest_prompt}", length
             )
         try:
             parameters = SamplingParams(
