@@ -1,7 +1,11 @@
 """The results database on SQLite, which is the default."""
 
+import dataclasses
 import datetime
+import fcntl
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -154,3 +158,40 @@ def test_a_reader_is_not_held_up_by_an_open_write(tmp_path):
         connection.execute(sa.text("UPDATE runs SET status = 'half done'"))
         assert get_run(engine, "r1").status == "scored"
     assert get_run(engine, "r1").status == "half done"
+
+
+def test_writers_that_read_first_take_turns(tmp_path):
+    engine = database.open_database(url_of(tmp_path / "a.db"))
+    record_run(engine, dataclasses.replace(minimal_run(), requests=0))
+
+    def count_up() -> None:
+        for _ in range(20):
+            with database.write_transaction(engine) as connection:
+                found = connection.execute(sa.text("SELECT requests FROM runs")).scalar_one()
+                update = sa.text("UPDATE runs SET requests = :value")
+                connection.execute(update, {"value": found + 1})
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(count_up) for _ in range(4)]:
+            done.result()
+    assert get_run(engine, "r1").requests == 80
+
+
+def test_an_upgrade_touches_nothing_while_another_process_upgrades(tmp_path, monkeypatch):
+    # Two that switch a new file to its write-ahead log at once collide, and SQLite does not wait.
+    url = url_of(tmp_path / "a.db")
+    asked = threading.Event()
+    take_lock = fcntl.flock
+
+    def observed(handle, operation):
+        asked.set()
+        take_lock(handle, operation)
+
+    with (tmp_path / "a.db.lock").open("w") as other, ThreadPoolExecutor(1) as pool:
+        take_lock(other, fcntl.LOCK_EX)
+        monkeypatch.setattr(fcntl, "flock", observed)
+        upgrading = pool.submit(database.upgrade, url)
+        assert asked.wait(30)
+        assert not (tmp_path / "a.db").exists()
+        take_lock(other, fcntl.LOCK_UN)
+        assert upgrading.result(30).is_head
