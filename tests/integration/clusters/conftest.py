@@ -1,0 +1,205 @@
+"""A profile, a transport and a small staged run on each kind of local cluster."""
+
+import itertools
+import json
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nightshard.clusters.layout import RunLayout
+from nightshard.clusters.login import Endpoint
+from nightshard.clusters.pacing import PollBounds
+from nightshard.clusters.poller import ClusterPoller
+from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.script import render_script
+from nightshard.clusters.ssh import SshTransport, connector
+from nightshard.clusters.staging import ensure_worker, stage_run
+from nightshard.clusters.status import WatchedShard
+from nightshard.clusters.submit import ArrayJob, submit_array
+from nightshard.core.settings import PROJECT_ROOT
+from nightshard.local.info import ClusterInfo
+
+ROWS_PER_SHARD = 2
+FINGERPRINT = "f" * 32
+BOUNDS = PollBounds(floor_s=0.2, ceiling_s=0.5, grace_s=2.0, manifest_grace_s=2.0)
+
+_numbers = itertools.count()
+
+_INPUT = pa.schema(
+    [
+        ("request_id", pa.string()),
+        ("benchmark", pa.string()),
+        ("problem_id", pa.string()),
+        ("repeat_idx", pa.int32()),
+        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        (
+            "sampling",
+            pa.struct(
+                [
+                    ("temperature", pa.float64()),
+                    ("top_p", pa.float64()),
+                    ("max_tokens", pa.int32()),
+                    ("seed", pa.int64()),
+                    ("stop", pa.list_(pa.string())),
+                ]
+            ),
+        ),
+    ]
+)
+
+
+def make_transport(info: ClusterInfo) -> SshTransport:
+    connect = connector(
+        info.ssh_host, info.ssh_port, info.ssh_user, info.ssh_key, info.known_hosts
+    )
+    return SshTransport(
+        connect, Endpoint(info.ssh_host, info.ssh_port, info.ssh_user, info.known_hosts)
+    )
+
+
+def make_profile(info: ClusterInfo, **changes: object) -> ClusterProfile:
+    values = {
+        "name": "test",
+        "title": "Test cluster",
+        "ssh_conn_id": "unused",
+        "workdir": str(info.shared / "nightshard"),
+        "slurm": {"partition": "main", "cpus_per_task": 1},
+        "worker": {"python": sys.executable, "env": {"GREETING": "it's \"quoted\" $HOME"}},
+        "models": {"dir": str(info.shared / "models")},
+        **changes,
+    }
+    return ClusterProfile.model_validate(values)
+
+
+def shard_input(rank: int) -> bytes:
+    rows = [
+        {
+            "request_id": f"{rank:016x}{row:016x}",
+            "benchmark": "Test",
+            "problem_id": str(row),
+            "repeat_idx": 0,
+            "messages": [{"role": "user", "content": "How much is 3 + 4?"}],
+            "sampling": {
+                "temperature": 0.0,
+                "top_p": 1.0,
+                "max_tokens": 16,
+                "seed": row,
+                "stop": [],
+            },
+        }
+        for row in range(ROWS_PER_SHARD)
+    ]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_INPUT), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@dataclass(frozen=True)
+class SmallRun:
+    """A run of the echo engine that is staged and ready to be submitted."""
+
+    transport: SshTransport
+    profile: ClusterProfile
+    layout: RunLayout
+    world_size: int
+    script: str
+
+    async def submit(self, **options: object) -> ArrayJob:
+        return await submit_array(
+            self.transport, self.layout, self.script, self.world_size, **options
+        )
+
+    def shard(self, job: ArrayJob, rank: int) -> WatchedShard:
+        return WatchedShard(self.layout, rank, self.world_size, job, ROWS_PER_SHARD, FINGERPRINT)
+
+    def with_script(self, script: str) -> "SmallRun":
+        return replace(self, script=script)
+
+
+
+class RunFactory:
+    """Stages small runs on one cluster."""
+
+    def __init__(self, info: ClusterInfo, transport: SshTransport) -> None:
+        self.info = info
+        self.transport = transport
+
+    def profile(self, **changes: object) -> ClusterProfile:
+        return make_profile(self.info, **changes)
+
+    def layout(self) -> RunLayout:
+        return RunLayout(self.profile().workdir, f"run-{next(_numbers)}")
+
+    def poller(self) -> ClusterPoller:
+        return ClusterPoller(lambda: make_transport(self.info), BOUNDS)
+
+    async def stage(
+        self, world_size: int = 3, seconds_per_request: float = 0.0, **changes: object
+    ) -> SmallRun:
+        profile = self.profile(**changes)
+        layout = self.layout()
+        worker = await ensure_worker(
+            self.transport, profile, PROJECT_ROOT / "shard_worker" / "src"
+        )
+        model = self.info.shared / "model"
+        model.mkdir(exist_ok=True)
+        (model / "config.json").write_text("{}")
+        spec = {
+            "contract_version": 1,
+            "run_key": layout.run_key,
+            "fingerprint": FINGERPRINT,
+            "world_size": world_size,
+            "model": {"name": "echo", "path": str(model), "revision": "none"},
+            "engine": {
+                "name": "echo",
+                "dtype": "auto",
+                "tensor_parallel": 1,
+                "max_model_len": None,
+                "gpu_memory_utilization": None,
+                "enforce_eager": False,
+                "options": {"seconds_per_request": seconds_per_request, "concurrency": 1},
+            },
+            "chat_template_args": {},
+            "flush": {"rows": 1, "seconds": 1.0},
+            "progress_seconds": 0.2,
+        }
+        files: dict[str, Path | bytes] = {"spec.json": json.dumps(spec).encode()}
+        for rank in range(world_size):
+            name = layout.input_file(rank, world_size).name
+            files[f"inputs/{name}"] = shard_input(rank)
+        await stage_run(self.transport, layout, files, world_size)
+        script = render_script(
+            profile,
+            layout,
+            world_size=world_size,
+            attempt=1,
+            max_job_minutes=5,
+            worker_zip=worker,
+            templates=PROJECT_ROOT / "include" / "sbatch",
+        )
+        return SmallRun(self.transport, profile, layout, world_size, script)
+
+
+@pytest.fixture(params=["without accounting", "with accounting"])
+def any_cluster(request: pytest.FixtureRequest) -> ClusterInfo:
+    name = "local_cluster"
+    if request.param == "with accounting":
+        name = "local_cluster_with_accounting"
+    return request.getfixturevalue(name)
+
+
+@pytest.fixture
+async def any_runs(any_cluster: ClusterInfo) -> AsyncIterator[RunFactory]:
+    async with make_transport(any_cluster) as transport:
+        yield RunFactory(any_cluster, transport)
+
+
+@pytest.fixture
+async def runs(local_cluster: ClusterInfo) -> AsyncIterator[RunFactory]:
+    async with make_transport(local_cluster) as transport:
+        yield RunFactory(local_cluster, transport)
