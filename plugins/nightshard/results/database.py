@@ -90,7 +90,7 @@ def upgrade(url: str) -> SchemaState:
     """
     parsed = _parse(url)
     with _explained(parsed), _upgrade_lock(parsed):
-        engine = _engine(parsed, migrating=True)
+        engine = make_migration_engine(url)
         try:
             with write_transaction(engine) as connection:
                 if connection.dialect.name == "postgresql":
@@ -111,6 +111,17 @@ def make_engine(url: str) -> sa.Engine:
         UserError: the URL cannot be used; the sentence never holds a password.
     """
     return _engine(_parse(url))
+
+
+def make_migration_engine(url: str) -> sa.Engine:
+    """Build an engine for migrations: on SQLite, foreign keys are not enforced.
+
+    A batch migration drops and renames tables, which would otherwise cascade to other tables' rows.
+
+    Raises:
+        UserError: as :func:`make_engine`.
+    """
+    return _engine(_parse(url), migrating=True)
 
 
 @contextlib.contextmanager
@@ -186,8 +197,8 @@ def _teach_sqlite(engine: sa.Engine, *, migrating: bool) -> None:
         # With the driver's own transactions off, BEGIN is ours to choose, and DDL is inside it.
         connection.isolation_level = None
         if migrating:
-            # A batch migration drops and renames tables, which must not cascade. The switch to
-            # WAL is kept in the file and cannot wait for a lock, so it happens under the upgrade's.
+            # The switch to WAL is kept in the file, and SQLite does not wait for its lock, so it
+            # happens once, under the upgrade's own lock.
             connection.execute("PRAGMA foreign_keys=OFF")
             connection.execute("PRAGMA journal_mode=WAL")
         else:

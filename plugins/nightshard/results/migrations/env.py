@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import context
 
 from nightshard.core.settings import Settings
-from nightshard.results.database import make_engine
+from nightshard.results.database import make_migration_engine, write_transaction
 from nightshard.results.tables import Base
 
 
@@ -29,5 +29,6 @@ _given = context.config.attributes.get("connection")
 if _given is not None:
     _migrate(_given)
 else:
-    with make_engine(Settings.from_env(os.environ).database_url).begin() as _connection:
+    _engine = make_migration_engine(Settings.from_env(os.environ).database_url)
+    with write_transaction(_engine) as _connection:
         _migrate(_connection)
