@@ -134,6 +134,11 @@ class LocalCluster:
             (self.root / FILE_NAME).unlink(missing_ok=True)
             self.layout.drop_alias()
 
+    def answering_nodes(self, info: ClusterInfo) -> set[str]:
+        """Ask the controller which nodes answer it."""
+        lines = _ask(info, "sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
+        return {line.split()[0] for line in lines if _answers(line)}
+
     def wait(self, stop: threading.Event, *, interval: float = 5.0) -> None:
         """Keep the cluster up, repairing it every ``interval`` seconds, until ``stop`` is set."""
         while not stop.wait(interval):
@@ -217,10 +222,10 @@ class LocalCluster:
             # Nodes are awaited together below; the others are needed by what follows.
             if daemon.name not in plan.settings.node_names:
                 ps.wait_until(daemon.ready, what=daemon.name, alive=process.alive, log=log)
-        self._await_nodes(plan, alive)
-        if self.accounting:
-            self._await_accounting(plan)
         info = self._describe(plan, alive)
+        self._await_nodes(plan, info, alive)
+        if self.accounting:
+            self._await_accounting(plan, info)
         write_private(self.root / FILE_NAME, info.to_json())
         return info
 
@@ -241,42 +246,24 @@ class LocalCluster:
             pids={name: process.pid for name, process in alive.items()},
         )
 
-    def _await_nodes(self, plan: _Plan, alive: dict[str, Process]) -> None:
-        def ready() -> bool:
-            states = self._ask(plan, "sinfo", "--noheader", "--Node", "--format=%N %T").split("\n")
-            answering = {line.split()[0] for line in states if _answers(line)}
-            return answering >= {*plan.settings.node_names}
-
-        log = self.root / "log" / f"{plan.settings.node_names[0]}.log"
+    def _await_nodes(self, plan: _Plan, info: ClusterInfo, alive: dict[str, Process]) -> None:
+        wanted = {*info.nodes}
         ps.wait_until(
-            ready,
+            lambda: self.answering_nodes(info) >= wanted,
             what="slurmd",
-            alive=lambda: all(alive[name].alive() for name in plan.settings.node_names),
-            log=log,
+            alive=lambda: all(alive[name].alive() for name in wanted),
+            log=self.root / "log" / f"{info.nodes[0]}.log",
         )
 
-    def _await_accounting(self, plan: _Plan) -> None:
+    def _await_accounting(self, plan: _Plan, info: ClusterInfo) -> None:
         """Wait until slurmctld has registered itself with slurmdbd."""
 
         def ready() -> bool:
-            shown = self._ask(
-                plan, "sacctmgr", "-nP", "show", "cluster", "format=cluster,controlport"
-            )
+            fields = "format=cluster,controlport"
+            shown = _ask(info, "sacctmgr", "--noheader", "--parsable2", "show", "cluster", fields)
             return f"{slurm_config.CLUSTER_NAME}|{plan.settings.ports.slurmctld}" in shown
 
         ps.wait_until(ready, what="slurmdbd", log=self.root / "log/slurmdbd.log")
-
-    def _ask(self, plan: _Plan, command: str, *arguments: str) -> str:
-        """Run a Slurm command; its output, empty where it failed."""
-        environment = {k: v for k, v in plan.environment.items() if k != "LD_LIBRARY_PATH"}
-        done = subprocess.run(
-            [plan.programs.clients / command, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout if done.returncode == 0 else ""
 
     def _ports_taken(self, plan: _Plan) -> bool:
         """Tell whether another program holds a port of a daemon that is not running."""
@@ -319,26 +306,27 @@ class LocalCluster:
             info = ClusterInfo.from_json((self.root / FILE_NAME).read_text())
         except (OSError, ValueError):
             return
-        environment = info.environment()
-
-        def ask(command: str, *arguments: str) -> str:
-            with contextlib.suppress(subprocess.TimeoutExpired, OSError):
-                return subprocess.run(
-                    [info.bin_dirs[0] / command, *arguments],
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    timeout=10,
-                ).stdout
-            return ""
-
-        if not ask("squeue", "--noheader"):
+        if not _ask(info, "squeue", "--noheader"):
             return
-        ask("scancel", f"--user={info.ssh_user}")
+        _ask(info, "scancel", f"--user={info.ssh_user}")
         deadline = time.monotonic() + self.overrides.kill_wait + 2
-        while ask("squeue", "--noheader") and time.monotonic() < deadline:
+        while _ask(info, "squeue", "--noheader") and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+def _ask(info: ClusterInfo, command: str, *arguments: str) -> str:
+    """Run a Slurm command; its output, empty where it failed or hung for ten seconds."""
+    with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+        done = subprocess.run(
+            [info.bin_dirs[0] / command, *arguments],
+            env=info.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+        return done.stdout if done.returncode == 0 else ""
+    return ""
 
 
 def _answers(line: str) -> bool:

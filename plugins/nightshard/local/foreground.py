@@ -30,6 +30,18 @@ def serve(cluster: LocalCluster, stop: threading.Event, interval: float = 5.0) -
         cluster.down()
 
 
+def check(cluster: LocalCluster) -> int:
+    """Tell a container's health: 0 if every daemon lives and every node answers, else 1."""
+    status = cluster.status()
+    if status is None:
+        print("the cluster is down")
+        return 1
+    silent = sorted({*status.nodes} - cluster.answering_nodes(status))
+    for name in (*status.missing, *silent):
+        print(f"{name} does not answer")
+    return 1 if status.missing or silent else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; 0 after a clean stop, 1 with a sentence where it failed."""
     parser = argparse.ArgumentParser(prog="nightshard.local.foreground", description=__doc__)
@@ -38,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bind", default="127.0.0.1", help="address that sshd listens on")
     parser.add_argument("--host", default="127.0.0.1", help="name under which clients reach sshd")
     parser.add_argument("--port", type=int, help="sshd's port; a free one by default")
+    parser.add_argument("--check", action="store_true", help="only say whether all of it runs")
     options = parser.parse_args(arguments)
+    if options.check:
+        return check(LocalCluster(options.root))
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())

@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,15 @@ class ClusterInfo:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a {FILE_NAME}: {error}") from error
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the Airflow connection of the cluster in the folder that is named: one JSON line."""
+    (root,) = arguments
+    info = ClusterInfo.from_json((Path(root) / FILE_NAME).read_text())
+    print(json.dumps(info.airflow_connection()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

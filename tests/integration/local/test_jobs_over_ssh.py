@@ -8,28 +8,11 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from integration.fixtures.clusters import connect, run
 
 from nightshard.local.info import ClusterInfo
 
 pytestmark = pytest.mark.integration
-
-
-def connect(info: ClusterInfo, **changes: object) -> asyncssh.connect:
-    options: dict[str, object] = {
-        "host": info.ssh_host,
-        "port": info.ssh_port,
-        "username": info.ssh_user,
-        "client_keys": [str(info.ssh_key)],
-        "known_hosts": str(info.known_hosts),
-        "config": None,
-        "agent_path": None,
-    }
-    return asyncssh.connect(**{**options, **changes})
-
-
-async def run(connection: asyncssh.SSHClientConnection, command: str) -> str:
-    done = await connection.run(command, check=True)
-    return str(done.stdout).strip()
 
 
 async def finished(connection: asyncssh.SSHClientConnection, job: str) -> list[str]:
