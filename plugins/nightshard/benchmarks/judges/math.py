@@ -20,9 +20,11 @@ TAIL_CHARACTERS = 2000
 
 _THINKING = re.compile(r"<(/?)think(?:ing)?>")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|(?<=\s)-?\d[\d.,/]*)")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TRAILING = re.compile(r"(?:\\[,;! ]|[\s.,;])+$")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox|mathbf)\s*\{([^{}]*)\}")
-_WORDS = re.compile(r"[^\W\d_]+(?:[ '-]+[^\W\d_]+)*")
+_STYLE = re.compile(r"\\(?:display|text)style\b")
+_WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
 _WORD_ANSWER = re.compile(r"answer\s*(?:is|:)+[\s:*\"'$(\[]*((?:[^\W\d_]+[ '-]*)+)", re.IGNORECASE)
 _MIN_WORD = 3
 
@@ -78,31 +80,27 @@ def strip_thinking(text: str) -> str:
 
 def last_boxed(text: str) -> str | None:
     """Return the content of the last complete, non-empty box; None where there is none."""
+    closing = _closing_braces(text)
     for match in reversed(list(_BOX.finditer(text))):
-        opened = match.group(1)
-        content = _balanced(text, match.end()) if opened == "{" else opened
-        content = _TRAILING.sub("", (content or "").strip().strip("$")).strip()
+        content = match.group(1)
+        if content == "{":
+            content = text[match.end() : closing.get(match.end() - 1, match.end())]
+        content = _TRAILING.sub("", content.strip().strip("$")).strip()
         if content:
             return content
     return None
 
 
-def _balanced(text: str, start: int) -> str | None:
-    depth = 1
-    escaped = False
-    for position in range(start, len(text)):
-        character = text[position]
-        if escaped:
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        elif character == "{":
-            depth += 1
-        elif character == "}":
-            depth -= 1
-            if depth == 0:
-                return text[start:position]
-    return None
+def _closing_braces(text: str) -> dict[int, int]:
+    """Map each opening brace to its closing one, in one pass: a model may repeat itself a lot."""
+    closing: dict[int, int] = {}
+    opened: list[int] = []
+    for match in _BRACE.finditer(text):
+        if match.group() == "{":
+            opened.append(match.start())
+        elif match.group() == "}" and opened:
+            closing[opened.pop()] = match.start()
+    return closing
 
 
 def _squeezed(text: str) -> str:
@@ -116,11 +114,13 @@ def _gold_words(gold: str) -> str | None:
     marked = bare != gold and not re.sub(r"[\s\\!,;]+", "", _TEXT_COMMAND.sub("", gold))
     if not _WORDS.fullmatch(words):
         return None
-    return words if marked or len(words) >= _MIN_WORD or words in {"yes", "no"} else None
+    # Without \text, short runs of letters are symbols: p - q, xy.
+    long_enough = all(len(part) >= _MIN_WORD for part in re.split(r"[ '-]", words))
+    return words if marked or long_enough or words in {"yes", "no"} else None
 
 
 def _normal_words(text: str) -> str:
-    bare = _TEXT_COMMAND.sub(r"\1", text).strip("$()[]{}*\"' .,;:!\n\t")
+    bare = _TEXT_COMMAND.sub(r"\1", _STYLE.sub("", text)).strip("$()[]{}*\"' .,;:!\n\t")
     bare = re.sub(r"^(?:the|an?|on)\s+", "", bare.casefold())
     return re.sub(r"\s+", " ", bare)
 

@@ -1,0 +1,58 @@
+"""A changed prompt or question set must come with a new version.
+
+The version is part of every request id, so an old answer can never be taken for one to a new
+prompt. After a change on purpose, bump ``version`` of the benchmark and add its line below.
+"""
+
+import hashlib
+
+import pytest
+
+from nightshard.benchmarks import registry
+from nightshard.benchmarks.base import Problem
+from nightshard.benchmarks.starter import QUESTIONS
+from nightshard.core.hashing import content_id
+
+pytestmark = pytest.mark.unit
+
+SAMPLE = Problem("sample", "What is $1 + 1$ {in braces}?", "2")
+
+PROMPTS = {
+    ("Starter", "1"): "c5c40d1850220f73fb2d6aa35faec4af",
+    ("MATH500", "1"): "04314a16e16a2008eed97a6b81e569f8",
+    ("AIME24", "1"): "04314a16e16a2008eed97a6b81e569f8",
+    ("AIME25", "1"): "04314a16e16a2008eed97a6b81e569f8",
+    ("AMC23", "1"): "04314a16e16a2008eed97a6b81e569f8",
+}
+QUESTION_FILES = {"1": "821e8d088fa76659afb4b51fb7187fde6a3188281d30d68137d7a0001c9643ed"}
+BUMP = "changed while its version stayed; bump BenchmarkInfo.version and add the new hash here"
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_prompt_never_changes_inside_a_version(name: str) -> None:
+    benchmark = registry.get(name)
+    rendered = content_id(benchmark.messages(SAMPLE, "Be brief."))
+    frozen = PROMPTS.get((name, benchmark.info.version))
+    assert rendered == frozen, f"the prompt of {name} {BUMP}: {rendered}"
+
+
+def test_the_bundled_questions_never_change_inside_a_version() -> None:
+    digest = hashlib.sha256(QUESTIONS.read_bytes()).hexdigest()
+    frozen = QUESTION_FILES.get(registry.info("Starter").version)
+    assert digest == frozen, f"starter.jsonl {BUMP}: {digest}"
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_prompt_shows_the_question_and_asks_for_a_box(name: str) -> None:
+    messages = registry.get(name).messages(SAMPLE)
+    assert [message["role"] for message in messages] == ["user"]
+    assert SAMPLE.question in messages[0]["content"]
+    assert "\\boxed{}" in messages[0]["content"]
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_system_prompt_comes_first_and_an_empty_one_not_at_all(name: str) -> None:
+    benchmark = registry.get(name)
+    with_one = benchmark.messages(SAMPLE, "Be brief.")
+    assert with_one[0] == {"role": "system", "content": "Be brief."}
+    assert with_one[1:] == benchmark.messages(SAMPLE) == benchmark.messages(SAMPLE, "")
