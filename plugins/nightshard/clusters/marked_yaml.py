@@ -48,8 +48,8 @@ def parse_marked(text: str, source: str, environ: Mapping[str, str]) -> MarkedDo
     Raises:
         UserError: not YAML, not a mapping, a key given twice, or a variable that is not set.
     """
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise UserError(f"{source}, line 1: expected keys and values, as in 'title: …'.")
@@ -61,12 +61,9 @@ def parse_marked(text: str, source: str, environ: Mapping[str, str]) -> MarkedDo
         line = mark.line + 1 if mark else 1
         problem = " ".join((error.problem or str(error)).split())
         raise UserError(f"{source}, line {line}: not valid YAML ({problem}).") from None
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"{source}, line 1: not valid YAML ({' '.join(str(error).split())})."
-        ) from None
-    finally:
-        loader.dispose()
+    except (yaml.YAMLError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{source}, line 1: not valid YAML ({problem}).") from None
     return MarkedDocument(source, value, lines)
 
 

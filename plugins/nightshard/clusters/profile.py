@@ -233,7 +233,14 @@ def load_profile(path: Path, environ: Mapping[str, str]) -> ClusterProfile:
 
 
 def _sentence(document: MarkedDocument, error: ValidationError) -> UserError:
-    first = min(error.errors(), key=lambda entry: document.line(tuple(entry["loc"])))
+    # A misspelt key is also a missing one; the misspelling is what helps.
+    first = min(
+        error.errors(),
+        key=lambda entry: (
+            entry["type"] != "extra_forbidden",
+            document.line(tuple(entry["loc"])),
+        ),
+    )
     path: KeyPath = tuple(part for part in first["loc"] if part != "[key]")
     key = ".".join(str(part) for part in path)
     match first["type"]:

@@ -54,9 +54,7 @@ _INPUT = pa.schema(
 
 
 def make_transport(info: ClusterInfo) -> SshTransport:
-    connect = connector(
-        info.ssh_host, info.ssh_port, info.ssh_user, info.ssh_key, info.known_hosts
-    )
+    connect = connector(info.ssh_host, info.ssh_port, info.ssh_user, info.ssh_key, info.known_hosts)
     return SshTransport(
         connect, Endpoint(info.ssh_host, info.ssh_port, info.ssh_user, info.known_hosts)
     )
@@ -69,7 +67,7 @@ def make_profile(info: ClusterInfo, **changes: object) -> ClusterProfile:
         "ssh_conn_id": "unused",
         "workdir": str(info.shared / "nightshard"),
         "slurm": {"partition": "main", "cpus_per_task": 1},
-        "worker": {"python": sys.executable, "env": {"GREETING": "it's \"quoted\" $HOME"}},
+        "worker": {"python": sys.executable, "env": {"GREETING": 'it\'s "quoted" $HOME'}},
         "models": {"dir": str(info.shared / "models")},
         **changes,
     }
@@ -121,7 +119,6 @@ class SmallRun:
         return replace(self, script=script)
 
 
-
 class RunFactory:
     """Stages small runs on one cluster."""
 
@@ -143,9 +140,7 @@ class RunFactory:
     ) -> SmallRun:
         profile = self.profile(**changes)
         layout = self.layout()
-        worker = await ensure_worker(
-            self.transport, profile, PROJECT_ROOT / "shard_worker" / "src"
-        )
+        worker = await ensure_worker(self.transport, profile, PROJECT_ROOT / "shard_worker" / "src")
         model = self.info.shared / "model"
         model.mkdir(exist_ok=True)
         (model / "config.json").write_text("{}")

@@ -53,7 +53,9 @@ async def test_three_shards_are_staged_submitted_watched_and_collected(
     assert all(story[-1].succeeded and story[-1].manifest for story in stories)
     collected = await collect_run(run.transport, run.layout, 3, tmp_path)
     ids = [
-        value for shard in collected for value in pq.read_table(shard.output)["request_id"].to_pylist()
+        value
+        for shard in collected
+        for value in pq.read_table(shard.output)["request_id"].to_pylist()
     ]
     assert len(ids) == len(set(ids)) == 6
     assert {shard.manifest.slurm.array_job_id for shard in collected} == {job.job_id}
@@ -88,7 +90,7 @@ async def test_the_job_sees_the_profiles_variables_unharmed(runs) -> None:
     await follow(runs.poller(), run.shard(job, 0))
 
     log = await tail_log(run.transport, run.layout, 0, 1)
-    assert log == ["it's \"quoted\" $HOME"]
+    assert log == ['it\'s "quoted" $HOME']
 
 
 async def test_two_submits_of_one_attempt_give_one_job(any_runs) -> None:

@@ -1,0 +1,176 @@
+"""Remote paths are those of the contract, and the batch script holds nothing unquoted."""
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightshard.clusters.layout import RunLayout
+from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.script import render_script
+from nightshard.core.errors import UserError
+from nightshard.core.settings import PROJECT_ROOT
+
+pytestmark = pytest.mark.unit
+
+TEMPLATES = PROJECT_ROOT / "include" / "sbatch"
+LAYOUT = RunLayout(PurePosixPath("/work/ns"), "20261124-model-5f2a9c")
+
+
+def profile(**changes: object) -> ClusterProfile:
+    values = {
+        "name": "site",
+        "title": "Site",
+        "ssh_conn_id": "site",
+        "workdir": "/work/ns",
+        "worker": {"python": "/env/bin/python", "env": {}, "setup": []},
+        "models": {"dir": "/models"},
+        **changes,
+    }
+    return ClusterProfile.model_validate(values)
+
+
+def render(chosen: ClusterProfile, templates: Path = TEMPLATES) -> str:
+    return render_script(
+        chosen,
+        LAYOUT,
+        world_size=8,
+        attempt=2,
+        max_job_minutes=90,
+        worker_zip="/work/ns/worker/shard_worker-0123456789ab.zip",
+        templates=templates,
+    )
+
+
+def test_paths_are_those_of_the_contract() -> None:
+    run = "/work/ns/runs/20261124-model-5f2a9c"
+
+    assert str(LAYOUT.spec) == f"{run}/spec.json"
+    assert str(LAYOUT.input_file(3, 8)) == f"{run}/inputs/shard-00003-of-00008.parquet"
+    assert str(LAYOUT.output_file(3, 8)) == f"{run}/outputs/shard-00003-of-00008.parquet"
+    assert str(LAYOUT.manifest(3, 8)) == f"{run}/outputs/shard-00003-of-00008.manifest.json"
+    assert str(LAYOUT.progress(3)) == f"{run}/shards/00003/progress.json"
+    assert str(LAYOUT.attempt_log(3, 2)) == f"{run}/shards/00003/attempt-2.log"
+    assert LAYOUT.log_pattern(2).replace("%5a", "00003") == str(LAYOUT.attempt_log(3, 2))
+    assert LAYOUT.job_name(2) == "ns-20261124-model-5f2a9c-a2"
+
+
+@pytest.mark.parametrize("key", ["", "-a", "A", "a b", "a/b", "..", "a\n", "a" * 82, "a;b", "ä"])
+def test_a_run_key_that_could_harm_is_refused(key: str) -> None:
+    with pytest.raises(UserError, match="cannot name a folder"):
+        RunLayout(PurePosixPath("/work"), key)
+
+
+def test_the_options_say_what_nightshard_relies_on() -> None:
+    slurm = {"partition": "gpu", "gres": "gpu:1", "extra_directives": ["--reservation=eval"]}
+    lines = render(profile(slurm=slurm)).splitlines()
+
+    assert lines[0] == "#!/bin/bash"
+    for option in (
+        "--job-name=ns-20261124-model-5f2a9c-a2",
+        "--array=0-7",
+        "--time=90",
+        "--no-requeue",
+        "--signal=B:USR1@60",
+        "--partition=gpu",
+        "--gres=gpu:1",
+        "--reservation=eval",
+    ):
+        assert f"#SBATCH {option}" in lines
+
+
+def test_set_up_lines_get_a_login_shell_that_knows_module() -> None:
+    worker = {"python": "python", "setup": ["module load cuda/12"]}
+
+    lines = render(profile(worker=worker)).splitlines()
+
+    assert lines[0] == "#!/bin/bash -l"
+    assert lines.index("module load cuda/12") < lines.index("export PYTHONUNBUFFERED=1")
+
+
+PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
+
+
+@given(PRINTABLE)
+def test_any_value_of_a_variable_arrives_as_it_is(value: str) -> None:
+    script = render(profile(worker={"python": "/p", "env": {"VALUE": value}}))
+
+    line = next(line for line in script.splitlines() if line.startswith("export VALUE="))
+    assert shlex.split(line) == ["export", f"VALUE={value}"]
+
+
+def test_bash_gives_a_nasty_value_to_the_program() -> None:
+    value = '\'; echo harm; "$(id)" `id` \\ #'
+    script = render(profile(worker={"python": "/p", "env": {"VALUE": value}}))
+    line = next(line for line in script.splitlines() if line.startswith("export VALUE="))
+
+    shown = subprocess.run(
+        ["bash", "-c", f'{line}\nprintf %s "$VALUE"'], capture_output=True, text=True, check=True
+    )
+
+    assert shown.stdout == value
+
+
+@pytest.mark.parametrize("setup", [[], ["module load cuda"]])
+def test_shellcheck_finds_nothing(tmp_path: Path, setup: list[str]) -> None:
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    worker = {"python": "/p", "setup": setup, "env": {"A": "b c"}}
+    script = tmp_path / "job.sbatch"
+    script.write_text(render(profile(worker=worker)))
+
+    found = subprocess.run([shellcheck, str(script)], capture_output=True, text=True, check=False)
+
+    assert found.stdout == ""
+
+
+def test_a_template_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"names the template mine\.sbatch\.j2, which is not in"):
+        render(profile(template="mine.sbatch.j2"), tmp_path)
+    (tmp_path / "base.sbatch.j2").write_text("#!/bin/bash\n{{ nothing }}\n")
+    with pytest.raises(UserError, match="'nothing' is undefined"):
+        render(profile(), tmp_path)
+    (tmp_path / "base.sbatch.j2").write_text("#!/bin/bash\n{% if %}\n")
+    with pytest.raises(UserError, match=r"The template base\.sbatch\.j2, line 2"):
+        render(profile(), tmp_path)
+
+
+def script_tail(worker: str, tmp_path: Path) -> str:
+    """Return a runnable script whose worker is a shell program."""
+    (tmp_path / "ns" / "runs" / LAYOUT.run_key / "shards" / "00000").mkdir(parents=True)
+    program = tmp_path / "worker.sh"
+    program.write_text(f"#!/bin/bash\n{worker}\n")
+    program.chmod(0o755)
+    text = render(profile(worker={"python": "/env/bin/python"}))
+    return text.replace("/env/bin/python", str(program)).replace("/work/ns", str(tmp_path / "ns"))
+
+
+def run_script(worker: str, tmp_path: Path) -> subprocess.Popen[bytes]:
+    environ = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "7", "PATH": "/usr/bin:/bin"}
+    return subprocess.Popen(
+        ["bash", "-c", script_tail(worker, tmp_path)], env=environ, stdout=subprocess.PIPE
+    )
+
+
+def test_the_exit_code_is_recorded_on_disk_and_given_to_slurm(tmp_path: Path) -> None:
+    process = run_script("exit 3", tmp_path)
+
+    assert process.wait(20) == 3
+    record = next(tmp_path.glob("ns/runs/*/shards/00000/exit-a2"))
+    assert record.read_text() == '{"exit_code": 3, "job_id": "7"}\n'
+
+
+def test_slurms_warning_reaches_the_worker_while_it_runs(tmp_path: Path) -> None:
+    worker = "trap 'exit 75' USR1; echo ready; while :; do sleep 0.05; done"
+    process = run_script(worker, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+
+    process.send_signal(10)
+
+    assert process.wait(20) == 75

@@ -1,0 +1,240 @@
+"""Everyone who watches a cluster shares one question, and trouble on the way is no job's fault."""
+
+import asyncio
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightshard.clusters.errors import LoginError, LoginFailure, TransportError
+from nightshard.clusters.pacing import BACKOFF_CEILING_S, PollBounds, next_interval, remaining_s
+from nightshard.clusters.poller import ClusterPoller
+from nightshard.clusters.slurm import ShardState
+from nightshard.clusters.status import ShardStatus
+from nightshard.clusters.transport import CommandResult
+
+pytestmark = [pytest.mark.unit, pytest.mark.timeout(20)]
+
+BOUNDS = PollBounds(floor_s=0.01, ceiling_s=0.05, grace_s=0.2, manifest_grace_s=0.1)
+NAME = "ns-run-1-a1"
+
+
+class Cluster:
+    """Answers polls as a cluster whose jobs a test moves along."""
+
+    def __init__(self, lab) -> None:
+        self.lab = lab
+        self.states: dict[int, str] = {}
+        self.files: dict[str, str] = {}
+        self.failures: list[Exception] = []
+        self.name = NAME
+        self.sacct = "Slurm accounting storage is disabled"
+        self.asked_accounts = 0
+        self.transport = lab.transport(self.answer)
+
+    def answer(self, words: list[str], script: str | None) -> CommandResult | Exception:
+        if self.failures:
+            return self.failures.pop(0)
+        nonce = re.search(r"%s\\n' ([0-9a-f]{16})", script)[1]
+        rows = "".join(
+            f"56_{rank}|56|{rank}|57|{word}|None|node1|N/A|{self.name}\n"
+            for rank, word in self.states.items()
+        )
+        files = "".join(f"{name}:{text}\n" for name, text in self.files.items())
+        parts = [f"squeue\n{rows}", "squeue-status 0\n", f"files\n/work/runs/run-1\n{files}"]
+        if "sacct" in script:
+            self.asked_accounts += 1
+            parts += [f"sacct\n{self.sacct}\n", f"sacct-status {int('disabled' in self.sacct)}\n"]
+        text = "".join(f"\n@{nonce} {part}" for part in [*parts, "end\n"])
+        return CommandResult(text, "", 0)
+
+    def finish(self, rank: int) -> None:
+        self.states[rank] = "COMPLETED"
+        name = self.lab.layout.manifest(rank, 4).relative_to(self.lab.layout.run)
+        self.files[str(name)] = self.lab.manifest_text(rank)
+
+
+@pytest.fixture
+def cluster(lab) -> Cluster:
+    return Cluster(lab)
+
+
+@pytest.fixture
+def poller(cluster: Cluster) -> ClusterPoller:
+    return ClusterPoller(lambda: cluster.transport, BOUNDS)
+
+
+async def test_a_shards_story_has_each_change_once(lab, cluster, poller) -> None:
+    cluster.states[0] = "PENDING"
+    story = []
+    async for status in poller.watch(lab.watched(0)):
+        story.append(status.state)
+        if status.state is ShardState.WAITING:
+            cluster.states[0] = "RUNNING"
+        if status.state is ShardState.RUNNING:
+            cluster.finish(0)
+
+    assert story == [ShardState.WAITING, ShardState.RUNNING, ShardState.ENDED_WELL]
+
+
+async def test_many_watchers_are_one_question(lab, cluster, poller) -> None:
+    for rank in range(4):
+        cluster.finish(rank)
+
+    async def last(rank: int) -> ShardStatus:
+        return [status async for status in poller.watch(lab.watched(rank))][-1]
+
+    ends = await asyncio.gather(*(last(rank) for rank in range(4)))
+
+    assert all(status.succeeded for status in ends)
+    assert poller.polls == len(cluster.transport.commands) == 1
+
+
+async def test_the_poller_of_a_cluster_is_the_same_for_everyone() -> None:
+    first = ClusterPoller.shared("site", lambda: pytest.fail("not needed"))
+
+    assert ClusterPoller.shared("site", lambda: pytest.fail("not needed")) is first
+    assert ClusterPoller.shared("other", lambda: pytest.fail("not needed")) is not first
+
+
+async def test_a_broken_connection_is_told_and_survived(lab, cluster, poller) -> None:
+    refused = LoginError(LoginFailure.REFUSED, "Connections to x port 22 are refused.")
+    cluster.failures = [TransportError("The connection to the cluster broke."), refused]
+    cluster.finish(0)
+
+    story = [status async for status in poller.watch(lab.watched(0))]
+
+    assert [status.final for status in story] == [False, False, True]
+    assert "broke; the job is not affected, asking again" in story[0].message
+    assert "are refused" in story[1].message
+    assert story[-1].succeeded
+
+
+async def test_a_changed_host_key_is_raised_to_everyone(lab, cluster, poller) -> None:
+    cluster.failures = [LoginError(LoginFailure.HOST_KEY_CHANGED, "The host key HAS CHANGED.")]
+
+    async def watch(rank: int) -> None:
+        async for _ in poller.watch(lab.watched(rank)):
+            pass
+
+    results = await asyncio.gather(watch(0), watch(1), return_exceptions=True)
+
+    assert [str(result) for result in results] == ["The host key HAS CHANGED."] * 2
+
+
+async def test_a_mistake_of_ours_does_not_leave_watchers_waiting(lab, cluster, poller) -> None:
+    cluster.failures = [ZeroDivisionError("a mistake")]
+
+    with pytest.raises(ZeroDivisionError):
+        async for _ in poller.watch(lab.watched(0)):
+            pass
+
+
+async def test_a_job_that_slurm_forgot_is_unknown_for_a_while(lab, cluster, poller) -> None:
+    story = [status async for status in poller.watch(lab.watched(0))]
+
+    assert [(s.state, s.final) for s in story] == [
+        (ShardState.UNKNOWN, False),
+        (ShardState.UNKNOWN, True),
+    ]
+
+
+async def test_a_recycled_job_id_is_not_taken_for_ours(lab, cluster, poller) -> None:
+    cluster.states[0] = "RUNNING"
+    cluster.name = "ns-somebody-else-a1"
+
+    async for status in poller.watch(lab.watched(0)):
+        assert status.state is ShardState.UNKNOWN
+
+
+async def test_accounts_tell_the_end_that_the_queue_forgot(lab, cluster, poller) -> None:
+    cluster.sacct = f"56_0|57|TIMEOUT|0:0|node1|60|Unknown|{NAME}"
+
+    story = [status async for status in poller.watch(lab.watched(0))]
+
+    assert [status.state for status in story] == [ShardState.TIME_LIMIT]
+
+
+async def test_a_cluster_without_accounts_is_asked_for_them_once(lab, cluster, poller) -> None:
+    async for _ in poller.watch(lab.watched(0)):
+        pass
+
+    assert poller.polls > 2
+    assert cluster.asked_accounts == 1
+
+
+async def test_accounts_are_left_alone_while_the_queue_knows_the_job(lab, cluster, poller) -> None:
+    cluster.sacct = ""
+    cluster.states[0] = "RUNNING"
+    async for _ in poller.watch(lab.watched(0)):
+        if poller.polls == 1:
+            cluster.files["shards/00000/progress.json"] = lab.progress_text()
+        else:
+            cluster.finish(0)
+
+    assert poller.polls >= 3
+    assert cluster.asked_accounts == 1
+
+
+async def test_who_stops_watching_stops_the_questions(lab, cluster, poller) -> None:
+    cluster.states[0] = "RUNNING"
+
+    async def watch() -> None:
+        async for _ in poller.watch(lab.watched(0)):
+            pass
+
+    task = asyncio.create_task(watch())
+    while not poller.polls:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    while not cluster.transport.closed:
+        await asyncio.sleep(0.01)
+    polls = poller.polls
+    await asyncio.sleep(0.15)
+
+    assert poller.polls == polls
+
+
+async def test_a_poller_that_has_rested_can_watch_again(lab, cluster, poller) -> None:
+    for rank in range(3):
+        cluster.finish(rank)
+        story = [status async for status in poller.watch(lab.watched(rank))]
+        assert story[-1].succeeded
+
+
+@given(st.floats(0, 1e6), st.none() | st.floats(0, 1e6), st.integers(0, 100))
+def test_intervals_keep_to_the_bounds(quiet: float, remaining: float | None, failures: int) -> None:
+    bounds = PollBounds(floor_s=10, ceiling_s=120)
+
+    interval = next_interval(bounds, quiet, remaining, failures)
+
+    assert 10 <= interval <= (max(120, BACKOFF_CEILING_S) if failures else 120)
+
+
+def test_a_cluster_is_asked_often_after_a_change_and_near_the_end_and_seldom_between() -> None:
+    bounds = PollBounds(floor_s=10, ceiling_s=120)
+
+    assert next_interval(bounds, 0, None, 0) == 10
+    assert next_interval(bounds, 3600, None, 0) == 120
+    assert next_interval(bounds, 3600, 20, 0) == 10
+
+
+def test_failures_back_off_exponentially() -> None:
+    bounds = PollBounds(floor_s=10, ceiling_s=120)
+
+    assert [next_interval(bounds, 0, None, n) for n in (1, 2, 3, 9)] == [10, 20, 40, 300]
+
+
+def test_the_end_of_a_shard_is_estimated_from_its_progress(lab, cluster) -> None:
+    from nightshard.clusters.documents import Progress
+
+    def status(**changes: object) -> ShardStatus:
+        progress = Progress.read(lab.progress_text(**changes))
+        return ShardStatus(ShardState.RUNNING, final=False, message="", progress=progress)
+
+    assert remaining_s([status(done=5), status(done=8)], 100) == 25
+    assert remaining_s([status(phase="loading", done=0)], 100) is None
+    assert remaining_s([status(done=1), status(phase="writing")], 100) == 0

@@ -1,0 +1,156 @@
+"""A shard's state is judged from Slurm and its files together, never from one of them alone."""
+
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from nightshard.clusters.documents import Manifest, Progress
+from nightshard.clusters.slurm import Row, ShardState, state_of
+from nightshard.clusters.status import Evidence, Grace, WatchedShard, judge
+from nightshard.core.settings import PROJECT_ROOT
+
+pytestmark = pytest.mark.unit
+
+GRACE = Grace(missing_s=60, manifest_s=10)
+
+
+def row(word: str, *, reason: str | None = None, exit_code: int | None = None) -> Row:
+    return Row(
+        array_id="56",
+        index=0,
+        raw_id="57",
+        state=state_of(word, reason),
+        word=word,
+        reason=reason,
+        node="node1",
+        start="2026-11-24T23:00:00",
+        name="ns-run-1-a1",
+        exit_code=exit_code,
+    )
+
+
+def record(code: int) -> str:
+    return json.dumps({"exit_code": code, "job_id": "57"})
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "final", "words"),
+    [
+        ({"queue": row("PENDING", reason="Priority")}, "waiting", False, "(Priority), expected"),
+        (
+            {"queue": row("PENDING", reason="PartitionTimeLimit")},
+            "waiting",
+            False,
+            "will not start: max job hours is above the partition's time limit",
+        ),
+        ({"queue": row("RUNNING")}, "running", False, "running on node1"),
+        ({"queue": row("COMPLETING"), "manifest": "good"}, "running", False, "running"),
+        ({"queue": row("COMPLETED"), "manifest": "good"}, "ended_well", True, "10 answers, 1 of"),
+        ({"queue": row("COMPLETED")}, "running", False, "waiting for its manifest"),
+        ({"queue": row("COMPLETED"), "ended_s": 11}, "failed", True, "but it left no manifest"),
+        ({"queue": row("TIMEOUT"), "manifest": "good"}, "ended_well", True, "done on node1"),
+        ({"queue": row("TIMEOUT")}, "time_limit", True, "stopped at the time limit on node1"),
+        ({"queue": row("NODE_FAIL")}, "node_failure", True, "its node failed"),
+        ({"queue": row("PREEMPTED")}, "preempted", True, "preempted by Slurm"),
+        ({"queue": row("CANCELLED")}, "cancelled", True, "cancelled"),
+        ({"queue": row("OUT_OF_MEMORY")}, "out_of_memory", True, "out of memory"),
+        ({"queue": row("FAILED"), "exit_record": record(3)}, "out_of_memory", True, "exit code 3"),
+        ({"queue": row("FAILED"), "exit_record": record(2)}, "failed", True, "configuration"),
+        ({"queue": row("FAILED"), "exit_record": record(76)}, "failed", True, "holds the claim"),
+        ({"accounts": row("FAILED", exit_code=4)}, "failed", True, "engine crashed (exit code 4)"),
+        ({"queue": row("FAILED", reason="BadConstraints")}, "rejected", True, "refused by Slurm"),
+        ({"accounts": row("RUNNING")}, "unknown", False, "does not list it"),
+        ({"missing_s": 59}, "unknown", False, "does not list it"),
+        ({"missing_s": 61}, "unknown", True, "without a trace of its end"),
+        ({"missing_s": 0, "manifest": "good"}, "ended_well", True, "done"),
+        ({"exit_record": record(4)}, "failed", True, "the engine crashed"),
+        ({"exit_record": record(0)}, "unknown", False, "waiting for its manifest"),
+        (
+            {"exit_record": record(0), "missing_s": 11},
+            "failed",
+            True,
+            "exit code 0, but it left no",
+        ),
+        # sacct may still say that it was preempted or hit the time limit.
+        ({"exit_record": record(75), "accounts_answer": True}, "unknown", False, "waiting"),
+        (
+            {"exit_record": record(75), "accounts_answer": True, "missing_s": 61},
+            "failed",
+            True,
+            "interrupted",
+        ),
+    ],
+)
+def test_a_shard_is_judged_by_all_that_is_known(lab, seen, state, final, words) -> None:
+    if seen.get("manifest") == "good":
+        seen = {**seen, "manifest": lab.manifest_text()}
+
+    status = judge(lab.watched(), Evidence(**seen), GRACE)
+
+    assert (status.state, status.final) == (ShardState(state), final)
+    assert words in status.message
+    assert (status.manifest is not None) == status.succeeded
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"rows": 9}, "rows 9, expected 10"),
+        ({"fingerprint": "e" * 32}, "fingerprint eee"),
+        ({"run_key": "run-2"}, "run_key run-2, expected run-1"),
+        ({"rank": 1}, "rank 1, expected 0"),
+        ({"world_size": 8}, "world_size 8"),
+        ({"contract_version": 2}, "cannot be read"),
+        ({"sha256": "short"}, "cannot be read"),
+    ],
+)
+def test_a_manifest_that_disagrees_does_not_make_a_shard_done(lab, changes, fault: str) -> None:
+    seen = Evidence(queue=row("COMPLETED"), manifest=lab.manifest_text(**changes), ended_s=11)
+
+    status = judge(lab.watched(), seen, GRACE)
+
+    assert status.state is ShardState.FAILED
+    assert fault in status.message
+
+
+def test_a_torn_manifest_is_waited_for(lab) -> None:
+    seen = Evidence(queue=row("COMPLETED"), manifest=lab.manifest_text()[:-20], ended_s=1)
+
+    assert not judge(lab.watched(), seen, GRACE).final
+
+
+def test_progress_of_an_earlier_attempt_is_not_this_ones(lab) -> None:
+    def progress(attempt: int) -> Progress | None:
+        text = lab.progress_text(attempt=attempt)
+        return judge(lab.watched(), Evidence(queue=row("RUNNING"), progress=text), GRACE).progress
+
+    assert progress(2) is None
+    assert progress(1) is not None
+
+
+def test_the_documents_are_those_of_the_contract(lab) -> None:
+    schemas = PROJECT_ROOT / "shard_worker" / "src" / "shard_worker" / "schemas"
+    for model, name, text in (
+        (Manifest, "manifest", lab.manifest_text()),
+        (Progress, "progress", lab.progress_text()),
+    ):
+        schema = json.loads((schemas / f"{name}.schema.json").read_text())
+        Draft202012Validator(schema).validate(json.loads(text))
+        assert set(model.model_fields) == set(schema["properties"]) == set(schema["required"])
+        assert model.read(text) is not None
+
+
+def test_a_watched_shard_survives_the_way_through_json(lab) -> None:
+    shard = lab.watched(3)
+
+    assert WatchedShard.from_dict(json.loads(json.dumps(shard.to_dict()))) == shard
+
+
+def test_a_status_is_plain_json(lab) -> None:
+    seen = Evidence(queue=row("COMPLETED"), manifest=lab.manifest_text())
+
+    value = json.loads(json.dumps(judge(lab.watched(), seen, GRACE).to_dict()))
+
+    assert value["state"] == "ended_well"
+    assert value["manifest"]["rows"] == 10

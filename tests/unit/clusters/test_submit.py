@@ -1,0 +1,153 @@
+"""Whatever reply of sbatch gets lost, an array is submitted once in effect."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nightshard.clusters.errors import SubmissionRejectedError, TransportError
+from nightshard.clusters.submit import ArrayJob, cancel, submit_array
+from nightshard.clusters.transport import CommandResult
+
+pytestmark = pytest.mark.unit
+
+LOST = TransportError("The connection closed before the remote command reported its end.")
+TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n"
+REFUSED = "sbatch: error: Batch job submission failed: Invalid account\n"
+
+KINDS = ("ok", "lost after", "lost before", "timed out after", "timed out before", "ok but rc 1")
+
+
+class Slurm:
+    """A controller whose replies to sbatch go as a test says; then all goes well."""
+
+    def __init__(self, lab, replies: list[str]) -> None:
+        self.lab = lab
+        self.replies = list(replies)
+        self.jobs: list[str] = []
+        self.rejected: list[str] = []
+        self.transport = lab.transport(self.answer)
+
+    def answer(self, words: list[str], _: str | None) -> CommandResult | Exception:
+        match words[0]:
+            case "squeue":
+                listed = [(job, "PENDING", "None") for job in self.jobs]
+                listed += [(job, "FAILED", "BadConstraints") for job in self.rejected]
+                lines = (
+                    f"{job}_0|{job}|0|{job}|{word}|{reason}||N/A|ns-run-1-a1\n"
+                    for job, word, reason in listed
+                )
+                return CommandResult("".join(lines), "", 0)
+            case "sacct":
+                return CommandResult("", "Slurm accounting storage is disabled\n", 1)
+            case "sbatch":
+                return self._submit(self.replies.pop(0) if self.replies else "ok")
+            case _:
+                return CommandResult("", "", 0)
+
+    def _submit(self, kind: str) -> CommandResult | Exception:
+        number = str(100 + len(self.jobs) + len(self.rejected))
+        if kind == "refused":
+            self.rejected.append(number)
+            return CommandResult("", REFUSED, 1)
+        if not kind.endswith("before"):
+            self.jobs.append(number)
+        if kind.startswith("lost"):
+            return LOST
+        if kind.startswith("timed out"):
+            return CommandResult("", TIMED_OUT, 1)
+        return CommandResult(f"Welcome\n{number}\n", "", int(kind == "ok but rc 1"))
+
+    async def submit(self) -> ArrayJob:
+        return await submit_array(self.transport, self.lab.layout, "#!/bin/sh\n", 4, settle_s=0)
+
+
+@pytest.mark.parametrize("first", KINDS)
+async def test_each_kind_of_reply_leads_to_one_job(lab, first: str) -> None:
+    slurm = Slurm(lab, [first])
+
+    job = await slurm.submit()
+
+    assert slurm.jobs == [job.job_id]
+    assert job.adopted == (first in {"lost after", "timed out after"})
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.sampled_from([*KINDS, "refused"]), max_size=8), st.integers(1, 4))
+async def test_no_order_of_mishaps_gives_two_jobs(lab, replies: list[str], calls: int) -> None:
+    slurm = Slurm(lab, replies)
+    for _ in range(calls):
+        try:
+            job = await slurm.submit()
+        except (TransportError, SubmissionRejectedError):
+            continue
+        assert job.job_id == slurm.jobs[0]
+
+    assert len(slurm.jobs) <= 1
+
+
+async def test_the_intent_is_on_disk_before_sbatch_runs(lab) -> None:
+    seen = []
+    slurm = Slurm(lab, [])
+
+    def answer(words: list[str], stdin: str | None):
+        if words[0] == "sbatch":
+            seen.append(slurm.transport.files.get(lab.layout.submission(1)))
+        return slurm.answer(words, stdin)
+
+    slurm.transport.answer = answer
+    job = await slurm.submit()
+
+    assert json.loads(seen[0])["name"] == "ns-run-1-a1"
+    assert json.loads(seen[0])["job_id"] is None
+    note = json.loads(slurm.transport.files[lab.layout.submission(1)])
+    assert note["job_id"] == job.job_id
+
+
+async def test_a_refusal_has_slurms_words_and_leaves_the_way_open(lab) -> None:
+    slurm = Slurm(lab, ["refused"])
+
+    with pytest.raises(SubmissionRejectedError, match="Slurm refused the job: .*Invalid account"):
+        await slurm.submit()
+    job = await slurm.submit()
+
+    assert slurm.jobs == [job.job_id]
+    assert not job.adopted
+
+
+async def test_an_outcome_that_stays_unknown_is_no_users_mistake(lab) -> None:
+    slurm = Slurm(lab, ["timed out before"] * 3)
+
+    with pytest.raises(TransportError, match="no clear answer 3 times .* Socket timed out"):
+        await slurm.submit()
+
+    assert slurm.jobs == []
+
+
+async def test_a_queue_that_does_not_answer_submits_nothing(lab) -> None:
+    transport = lab.transport(lambda *_: CommandResult("", "slurm_load_jobs error", 1))
+
+    with pytest.raises(TransportError, match="squeue did not answer"):
+        await submit_array(transport, lab.layout, "", 1, settle_s=0)
+
+    assert transport.ran("sbatch") == 0
+
+
+async def test_a_login_node_without_sbatch_is_named(lab) -> None:
+    def answer(words: list[str], _: str | None) -> CommandResult:
+        missing = words[0] == "sbatch"
+        return CommandResult("", "sh: sbatch: not found" if missing else "", 127 * missing)
+
+    with pytest.raises(SubmissionRejectedError, match="sbatch is not on the PATH"):
+        await submit_array(lab.transport(answer), lab.layout, "", 1, settle_s=0)
+
+
+async def test_a_cancel_of_very_many_elements_is_split(lab) -> None:
+    transport = lab.transport(lambda *_: CommandResult("", "", 0))
+
+    await cancel(transport, lab.job, range(1200))
+
+    assert [len(command) for command in transport.commands] == [502, 502, 202]
