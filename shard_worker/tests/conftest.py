@@ -17,6 +17,7 @@ if getattr(sys.modules.get("shard_worker"), "__file__", None) is None:
 
 from worker_testing import KILL_AFTER, ROOT, Run, make_requests, make_spec  # noqa: E402
 
+from shard_worker import cli  # noqa: E402
 from shard_worker.rows import Request  # noqa: E402
 from shard_worker.signals import STOPPING  # noqa: E402
 
@@ -63,6 +64,12 @@ def restored_process() -> Iterator[None]:
     os.environ.update(environment)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def here(run: Run, restored_process: None) -> Callable[..., int]:
+    """Run the shard in this process: ``here(attempt=1)`` returns the exit code."""
+    return lambda attempt=1: cli.main(run.arguments(attempt)[2:])
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from worker_testing import Run, make_requests, make_spec
 
-from shard_worker import cli
 from shard_worker.contract import violations
 from shard_worker.rows import Request, read_requests, requests_to_bytes
 
@@ -48,7 +47,7 @@ def test_a_bad_spec_ends_with_its_sentence_and_exit_code_2(
     run: Run,
     model: Path,
     capsys: pytest.CaptureFixture[str],
-    restored_process: None,
+    here: Callable[[], int],
     *,
     path: str,
     value: Any,
@@ -57,7 +56,7 @@ def test_a_bad_spec_ends_with_its_sentence_and_exit_code_2(
     spec = make_spec(model)
     change(path, value)(spec)
     run.write(spec, make_requests(2))
-    assert cli.main(run.arguments()[2:]) == 2
+    assert here() == 2
     said = capsys.readouterr().err.strip()
     assert sentence in said
     assert len(said.splitlines()) == 1
@@ -84,7 +83,7 @@ def test_a_rank_or_world_size_that_does_not_fit_is_refused(
     run: Run,
     model: Path,
     capsys: pytest.CaptureFixture[str],
-    restored_process: None,
+    here: Callable[[], int],
     *,
     change_arguments: dict[str, int],
     sentence: str,
@@ -92,7 +91,7 @@ def test_a_rank_or_world_size_that_does_not_fit_is_refused(
     run.write(make_spec(model), make_requests(2))
     for name, value in change_arguments.items():
         setattr(run, name, value)
-    assert cli.main(run.arguments()[2:]) == 2
+    assert here() == 2
     assert sentence in capsys.readouterr().err
 
 
@@ -116,21 +115,21 @@ def test_a_bad_input_file_ends_with_its_sentence(
     run: Run,
     model: Path,
     capsys: pytest.CaptureFixture[str],
-    restored_process: None,
+    here: Callable[[], int],
     *,
     damage: Callable[[Path], None],
     sentence: str,
 ) -> None:
     run.write(make_spec(model), make_requests(2))
     damage(run.layout.inputs)
-    assert cli.main(run.arguments()[2:]) == 2
+    assert here() == 2
     assert sentence in capsys.readouterr().err
 
 
 def test_a_run_folder_without_a_spec_is_named(
-    run: Run, capsys: pytest.CaptureFixture[str], restored_process: None
+    run: Run, capsys: pytest.CaptureFixture[str], here: Callable[[], int]
 ) -> None:
-    assert cli.main(run.arguments()[2:]) == 2
+    assert here() == 2
     assert "spec.json does not exist" in capsys.readouterr().err
 
 
@@ -144,7 +143,7 @@ def test_a_full_disk_is_said_in_a_sentence(
     run: Run,
     model: Path,
     capsys: pytest.CaptureFixture[str],
-    restored_process: None,
+    here: Callable[[], int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run.write(make_spec(model), make_requests(2))
@@ -153,6 +152,6 @@ def test_a_full_disk_is_said_in_a_sentence(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shard_worker.parts.write_atomic", full)
-    assert cli.main(run.arguments()[2:]) == 2
+    assert here() == 2
     assert "is full; free space and start again" in capsys.readouterr().err
     assert json.loads(run.layout.progress.read_text())["phase"] == "failed"

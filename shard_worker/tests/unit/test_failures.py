@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from worker_testing import Run
 
-from shard_worker import cli
 from shard_worker.engines.echo import EchoEngine
 from shard_worker.failures import LogTail, explain
 from shard_worker.parts import read_parts
@@ -74,7 +73,7 @@ def test_a_broken_engine_keeps_its_answers_and_says_why(
     run: Run,
     echo_run: Callable[..., list[Request]],
     monkeypatch: pytest.MonkeyPatch,
-    restored_process: None,
+    here: Callable[[], int],
     *,
     error: Exception,
     good_steps: int | None,
@@ -83,7 +82,7 @@ def test_a_broken_engine_keeps_its_answers_and_says_why(
     echo_run(10)
     engine = Failing(error, good_steps)
     monkeypatch.setattr("shard_worker.run.make_engine", lambda spec: engine)
-    assert cli.main(run.arguments()[2:]) == code
+    assert here() == code
     assert len(read_parts(run.layout.parts, "f" * 32)) == (good_steps or 0)
     assert engine.closed
     assert not run.layout.output.exists()

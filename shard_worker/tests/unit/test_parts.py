@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shard_worker.parts import PartWriter, read_parts
@@ -14,6 +14,7 @@ from shard_worker.rows import Answer
 pytestmark = pytest.mark.unit
 
 PRINT = "f" * 32
+few = settings(max_examples=30, deadline=None)  # each example waits for a real fsync
 
 
 def answer(number: int, text: str | None = "seven", attempt: int = 1) -> Answer:
@@ -49,7 +50,8 @@ def write(folder: Path, *answers: Answer) -> Path:
     return made
 
 
-@given(texts=st.lists(st.one_of(st.none(), st.text()), max_size=20), rows=st.integers(1, 7))
+@few
+@given(texts=st.lists(st.one_of(st.none(), st.text()), max_size=8), rows=st.integers(1, 7))
 def test_what_was_written_is_read_back_whatever_the_part_size(
     texts: list[str | None], rows: int
 ) -> None:
@@ -63,6 +65,7 @@ def test_what_was_written_is_read_back_whatever_the_part_size(
         assert list(read_parts(Path(name), PRINT).values()) == answers
 
 
+@few
 @given(data=st.data())
 def test_a_part_cut_at_any_byte_is_left_out_and_the_others_stay(data: st.DataObject) -> None:
     with TemporaryDirectory() as name:
@@ -74,6 +77,7 @@ def test_a_part_cut_at_any_byte_is_left_out_and_the_others_stay(data: st.DataObj
         assert set(read_parts(folder, PRINT)) == {"id1"}
 
 
+@few
 @given(data=st.data())
 def test_a_part_with_any_byte_changed_is_left_out(data: st.DataObject) -> None:
     with TemporaryDirectory() as name:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from worker_testing import SOURCE, Run, make_requests, make_spec
 
-from shard_worker import cli
 from shard_worker.contract import violations
 from shard_worker.parts import read_parts
 from shard_worker.rows import OUTPUT_SCHEMA, Request, answers_from_bytes
@@ -17,11 +16,14 @@ from shard_worker.rows import OUTPUT_SCHEMA, Request, answers_from_bytes
 pytestmark = pytest.mark.unit
 
 EchoRun = Callable[..., list[Request]]
+Here = Callable[..., int]
 
 
-def test_every_request_is_answered_once_in_input_order(run: Run, echo_run: EchoRun) -> None:
+def test_every_request_is_answered_once_in_input_order(
+    run: Run, here: Here, echo_run: EchoRun
+) -> None:
     requests = echo_run(23)
-    assert run.finish()[0] == 0
+    assert here() == 0
     answers, metadata = answers_from_bytes(run.layout.output.read_bytes())
     assert [answer.request_id for answer in answers] == [r.request_id for r in requests]
     assert [answer.text for answer in answers] == [r.messages[-1]["content"] for r in requests]
@@ -29,11 +31,13 @@ def test_every_request_is_answered_once_in_input_order(run: Run, echo_run: EchoR
     assert metadata["fingerprint"] == "f" * 32
 
 
-def test_the_output_has_the_contract_s_columns_and_types(run: Run, echo_run: EchoRun) -> None:
+def test_the_output_has_the_contract_s_columns_and_types(
+    run: Run, here: Here, echo_run: EchoRun
+) -> None:
     import pyarrow.parquet as pq
 
     echo_run(3)
-    run.finish()
+    here()
     schema = pq.read_schema(run.layout.output)
     assert schema.equals(OUTPUT_SCHEMA)
     assert [str(field.type) for field in schema] == [
@@ -71,30 +75,31 @@ def test_the_manifest_validates_and_names_the_output_by_its_checksum(
     assert run.progress()["done"] == run.progress()["total"] == 5
 
 
-def test_a_finished_shard_is_left_alone(run: Run, echo_run: EchoRun) -> None:
+def test_a_finished_shard_is_left_alone(
+    run: Run, echo_run: EchoRun, here: Here, capsys: pytest.CaptureFixture[str]
+) -> None:
     echo_run(4)
-    run.finish()
+    here()
     before = run.layout.manifest.read_bytes()
-    code, said = run.finish(attempt=2)
-    assert code == 0
-    assert "finished already" in said
+    assert here(attempt=2) == 0
+    assert "finished already" in capsys.readouterr().err
     assert run.layout.manifest.read_bytes() == before
     assert not run.layout.claim(2).exists()
 
 
 @pytest.mark.parametrize("damage", ["output", "manifest", "fingerprint"])
 def test_a_manifest_that_does_not_hold_is_made_again(
-    run: Run, model: Path, echo_run: EchoRun, damage: str
+    run: Run, here: Here, model: Path, echo_run: EchoRun, damage: str
 ) -> None:
     requests = echo_run(4)
-    run.finish()
+    here()
     if damage == "output":
         run.layout.output.write_bytes(b"torn")
     elif damage == "manifest":
         run.layout.manifest.write_text("{")
     else:
         run.write(make_spec(model, fingerprint="e" * 32), requests)
-    assert run.finish(attempt=2)[0] == 0
+    assert here(attempt=2) == 0
     manifest = run.manifest()
     assert manifest["attempt"] == 2
     assert manifest["sha256"] == hashlib.sha256(run.layout.output.read_bytes()).hexdigest()
@@ -102,9 +107,9 @@ def test_a_manifest_that_does_not_hold_is_made_again(
     assert made_by == ({2} if damage == "fingerprint" else {1})
 
 
-def test_a_shard_without_requests_is_finished_at_once(run: Run, model: Path) -> None:
+def test_a_shard_without_requests_is_finished_at_once(run: Run, here: Here, model: Path) -> None:
     run.write(make_spec(model), [])
-    assert run.finish()[0] == 0
+    assert here() == 0
     assert run.manifest()["rows"] == 0
 
 
@@ -132,7 +137,7 @@ def test_the_worker_runs_from_a_zip(run: Run, echo_run: EchoRun, tmp_path: Path)
 
 
 def test_no_socket_is_opened(
-    run: Run, echo_run: EchoRun, monkeypatch: pytest.MonkeyPatch, restored_process: None
+    run: Run, echo_run: EchoRun, monkeypatch: pytest.MonkeyPatch, here: Here
 ) -> None:
     import socket
 
@@ -142,30 +147,28 @@ def test_no_socket_is_opened(
     echo_run(3)
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert cli.main(run.arguments()[2:]) == 0
+    assert here() == 0
     assert run.manifest()["rows"] == 3
 
 
-def test_a_repeated_message_is_echoed_up_to_max_tokens(run: Run, model: Path) -> None:
+def test_a_repeated_message_is_echoed_up_to_max_tokens(run: Run, here: Here, model: Path) -> None:
     run.write(make_spec(model), make_requests(2, max_tokens=3))
-    run.finish()
+    here()
     answers = answers_from_bytes(run.layout.output.read_bytes())[0]
     assert [answer.text for answer in answers] == ["what is 0", "what is 1"]
     assert {answer.finish_reason for answer in answers} == {"length"}
 
 
-def test_a_fixed_answer_can_be_asked_for(run: Run, echo_run: EchoRun) -> None:
+def test_a_fixed_answer_can_be_asked_for(run: Run, here: Here, echo_run: EchoRun) -> None:
     echo_run(2, answer="\\boxed{7}")
-    run.finish()
+    here()
     answers = answers_from_bytes(run.layout.output.read_bytes())[0]
     assert {answer.text for answer in answers} == {"\\boxed{7}"}
 
 
-def test_progress_says_why_a_shard_failed(run: Run, model: Path) -> None:
+def test_progress_says_why_a_shard_failed(run: Run, here: Here, model: Path) -> None:
     run.write(make_spec(model / "gone"), make_requests(2))
-    code, said = run.finish()
-    assert code == 2
-    assert "does not exist" in said
+    assert here() == 2
     progress = run.progress()
     assert violations("progress", progress) == []
     assert progress["phase"] == "failed"
