@@ -1,5 +1,7 @@
 """Bad input fails before anything is staged, in one sentence, with nothing submitted."""
 
+import shutil
+
 import pytest
 from support.stack import Stack
 
@@ -60,11 +62,23 @@ def test_the_command_line_refuses_before_it_triggers(stack: Stack) -> None:
 
 
 def test_a_failed_shard_shows_the_last_lines_of_its_own_log(stack: Stack) -> None:
-    finished = stack.run({"tasks": ["Starter"], "limit": 2, "cluster": "broken-engine"})
+    broken = stack.settings.state / "broken-model"
+    shutil.copytree(stack.model, broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    finished = stack.run({"tasks": ["Starter"], "limit": 2, "model": str(broken)})
     assert finished.state == "failed"
     failed = [task for task in finished.tasks if task["state"] == "failed"]
     assert {task["task_id"] for task in failed} == {"shard"}
-    assert "max_model_len" in finished.log(failed[0])
+    log = finished.log(failed[0])
+    assert "The last lines of" in log
+    assert "safetensors" in log
+
+
+def test_a_run_without_a_single_answer_is_not_called_a_score(stack: Stack) -> None:
+    finished = stack.run({"tasks": ["Starter"], "limit": 2, "cluster": "too-short"})
+    assert finished.state == "failed"
+    failed = [task for task in finished.tasks if task["state"] == "failed"]
+    assert {task["task_id"] for task in failed} == {"score"}
 
 
 def _remote_runs(stack: Stack) -> set[str]:

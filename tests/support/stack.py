@@ -158,7 +158,7 @@ def write_profiles(clusters: Path) -> None:
         "unreachable": {"ssh_conn_id": "nightshard_unreachable"},
         "wrong-key": {"ssh_conn_id": "nightshard_wrong_key"},
         "no-connection": {"ssh_conn_id": "nightshard_nowhere"},
-        "broken-engine": {"engine": {**local["engine"], "dtype": "float16", "max_model_len": 1}},
+        "too-short": {"engine": {**local["engine"], "max_model_len": 4}},
     }
     for name, change in variations.items():
         (clusters / f"{name}.yaml").write_text(yaml.safe_dump({**local, "name": name, **change}))

@@ -92,7 +92,7 @@ def check_params(values: Mapping[str, Any], settings: Settings) -> RunParams:
     params = parse_run_params(values)
     for task in params.tasks:
         registry.info(task)
-    load_named(settings.clusters, params.cluster, os.environ)
+    load_named(settings.clusters, params.cluster, settings.variables(os.environ))
     return params
 
 

@@ -43,3 +43,11 @@ class Settings:
             templates=home / "include" / "sbatch",
             worker_source=home / "shard_worker" / "src",
         )
+
+    def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return what a cluster profile's ``${NAME}`` may refer to: all variables and our own."""
+        return {
+            **environ,
+            "NIGHTSHARD_HOME": str(self.home),
+            "NIGHTSHARD_STATE": str(self.state),
+        }

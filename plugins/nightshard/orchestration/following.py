@@ -45,7 +45,9 @@ async def follow_shard(shard: Mapping[str, Any]) -> AsyncIterator[Step]:
     """
     settings = Settings.from_env(os.environ)
     # Reading a small YAML file still blocks; the triggerer's loop serves every other shard.
-    profile = await asyncio.to_thread(load_named, settings.clusters, shard["cluster"], os.environ)
+    profile = await asyncio.to_thread(
+        load_named, settings.clusters, shard["cluster"], settings.variables(os.environ)
+    )
     watched = WatchedShard.from_dict(shard["watch"])
     async for status in shared_poller(profile).watch(watched):
         if status.final and not status.succeeded:

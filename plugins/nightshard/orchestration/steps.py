@@ -65,7 +65,8 @@ def _settings() -> Settings:
 
 
 def _profile(name: str) -> ClusterProfile:
-    return load_named(_settings().clusters, name, os.environ)
+    settings = _settings()
+    return load_named(settings.clusters, name, settings.variables(os.environ))
 
 
 def _layout(run: RunPlan) -> RunLayout:
@@ -312,7 +313,7 @@ def score(prepared: Json) -> None:
     )
     for sentence in card.failures.values():
         log.error("%s", sentence)
-    if not card.metrics:
+    if not headline(card.metrics):
         raise UserError(" ".join(card.failures.values()) or "There was nothing to score.")
     save_table(store.verdicts, card.verdicts)
     write_json(store.scorecard, card.to_dict())
