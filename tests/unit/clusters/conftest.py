@@ -1,5 +1,6 @@
 """A cluster that exists only in memory: a scripted transport and the files of the contract."""
 
+import asyncio
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ class FakeTransport:
         self.answer = answer
         self.files: dict[PurePosixPath, bytes] = {}
         self.commands: list[list[str]] = []
-        self.closed = 0
+        self.on_close: Callable[[], None] = lambda: None
 
     async def run(
         self, command: Sequence[str] | str, *, stdin: str | None = None, **_: Any
@@ -100,7 +101,7 @@ class FakeTransport:
         self.files[path] = data
 
     async def put_file(self, path: PurePosixPath, local: Path) -> None:
-        self.files[path] = local.read_bytes()
+        self.files[path] = await asyncio.to_thread(local.read_bytes)
 
     async def create_bytes(self, path: PurePosixPath, data: bytes) -> bool:
         return self.files.setdefault(path, data) is data
@@ -111,13 +112,13 @@ class FakeTransport:
     async def get_file(self, path: PurePosixPath, local: Path) -> None:
         if path not in self.files:
             raise TransportError(f"reading {path} on the cluster failed: No such file.")
-        local.write_bytes(self.files[path])
+        await asyncio.to_thread(local.write_bytes, self.files[path])
 
     async def exists(self, path: PurePosixPath) -> bool:
         return path in self.files
 
     async def close(self) -> None:
-        self.closed += 1
+        self.on_close()
 
     async def __aenter__(self) -> "FakeTransport":
         return self

@@ -179,22 +179,16 @@ async def test_accounts_are_left_alone_while_the_queue_knows_the_job(lab, cluste
 
 async def test_who_stops_watching_stops_the_questions(lab, cluster, poller) -> None:
     cluster.states[0] = "RUNNING"
+    hung_up = asyncio.Event()
+    watching = poller.watch(lab.watched(0))
+    await anext(watching)
+    cluster.transport.on_close = hung_up.set
 
-    async def watch() -> None:
-        async for _ in poller.watch(lab.watched(0)):
-            pass
+    await watching.aclose()
 
-    task = asyncio.create_task(watch())
-    while not poller.polls:
-        await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    while not cluster.transport.closed:
-        await asyncio.sleep(0.01)
+    await asyncio.wait_for(hung_up.wait(), 5)
     polls = poller.polls
-    await asyncio.sleep(0.15)
-
+    await asyncio.sleep(5 * BOUNDS.ceiling_s)
     assert poller.polls == polls
 
 

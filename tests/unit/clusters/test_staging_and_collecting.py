@@ -106,7 +106,9 @@ async def test_an_output_that_never_agrees_is_refused(lab, tmp_path: Path) -> No
     transport = with_outputs(lab, 4)
     transport.files[lab.layout.output_file(1, 4)] = b"torn"
 
-    with pytest.raises(CorruptOutputError, match="00001-of-00004.parquet does not have the check"):
+    with pytest.raises(
+        CorruptOutputError, match=r"00001-of-00004\.parquet does not have the check"
+    ):
         await collect_run(transport, lab.layout, 4, tmp_path)
 
 

@@ -110,7 +110,7 @@ async def test_the_intent_is_on_disk_before_sbatch_runs(lab) -> None:
 async def test_a_refusal_has_slurms_words_and_leaves_the_way_open(lab) -> None:
     slurm = Slurm(lab, ["refused"])
 
-    with pytest.raises(SubmissionRejectedError, match="Slurm refused the job: .*Invalid account"):
+    with pytest.raises(SubmissionRejectedError, match=r"Slurm refused the job: .*Invalid account"):
         await slurm.submit()
     job = await slurm.submit()
 
@@ -121,7 +121,7 @@ async def test_a_refusal_has_slurms_words_and_leaves_the_way_open(lab) -> None:
 async def test_an_outcome_that_stays_unknown_is_no_users_mistake(lab) -> None:
     slurm = Slurm(lab, ["timed out before"] * 3)
 
-    with pytest.raises(TransportError, match="no clear answer 3 times .* Socket timed out"):
+    with pytest.raises(TransportError, match=r"no clear answer 3 times .* Socket timed out"):
         await slurm.submit()
 
     assert slurm.jobs == []
