@@ -17,13 +17,17 @@ CASES = {
     ),
     "a model that does not exist": (
         {"tasks": ["Starter"], "model": "/no/such/model"},
-        "/no/such/model",
+        "The model folder /no/such/model does not exist on cluster",
     ),
     "an unreachable cluster": (
         {"tasks": ["Starter"], "cluster": "unreachable"},
-        "refuse",
+        "refuses connections; check that sshd runs there",
     ),
-    "a wrong host key": ({"tasks": ["Starter"], "cluster": "wrong-key"}, "host key"),
+    "a wrong host key": ({"tasks": ["Starter"], "cluster": "wrong-key"}, "HAS CHANGED"),
+    "a full remote disk": (
+        {"tasks": ["Starter"], "max_tokens": 2**31 - 1, "repeats": 1000},
+        "free some space or choose another workdir",
+    ),
     "no connection": (
         {"tasks": ["Starter"], "cluster": "no-connection"},
         "Airflow has no connection 'nightshard_nowhere'",

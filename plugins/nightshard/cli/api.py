@@ -69,6 +69,17 @@ class AirflowApi:
         answer.raise_for_status()
         return str(answer.json()["dag_run_id"])
 
+    def newest_run(self) -> str:
+        """Return the id of the latest run.
+
+        Raises:
+            UserError: there is none.
+        """
+        found = self._json(f"/api/v2/dags/{DAG_ID}/dagRuns", order_by="-run_after", limit=1)
+        if not found["dag_runs"]:
+            raise UserError("The DAG 'evaluate' has not run yet; `nightshard launch` runs it.")
+        return str(found["dag_runs"][0]["dag_run_id"])
+
     def run_state(self, run_id: str) -> str:
         """Return ``queued``, ``running``, ``success`` or ``failed``."""
         return str(self._json(self._run(run_id))["state"])

@@ -115,6 +115,7 @@ def launch(watchdog: bool, **values: Any) -> None:
     summary = watch(api, run_id, console)
     if summary is None:
         sys.exit(1)
+    click.echo(closing_line(summary))
 
 
 def trigger(api: Any, params: RunParams, console: Console) -> str:
@@ -161,7 +162,8 @@ def watch(api: Any, run_id: str, console: Console) -> dict[str, Any] | None:
     elif summary["reused"]:
         console.print(f"{summary['reused']} of {summary['requests']} answers existed already.")
     console.print(score_table(summary["scores"]))
-    console.print(closing_line(summary), highlight=False, markup=False, soft_wrap=True)
+    for sentence in summary["failures"].values():
+        console.print(f"[red]Not scored:[/] {sentence}", highlight=False)
     return summary
 
 

@@ -81,7 +81,7 @@ def _describe(info: ClusterInfo) -> None:
 def quickstart(force: bool, torch_index: str | None) -> None:
     """Set up everything on this machine and evaluate a small model on `Starter`."""
     from nightshard.cli.api import api_from_environment
-    from nightshard.cli.launch import check_params, trigger, watch
+    from nightshard.cli.launch import check_params, closing_line, trigger, watch
     from nightshard.local.model import quickstart_model
     from nightshard.local.worker_env import worker_environment
 
@@ -114,14 +114,18 @@ def quickstart(force: bool, torch_index: str | None) -> None:
         {"url": airflow.url, "username": airflow.username, "password": airflow.password}
     )
     run_id = trigger(api, check_params(values, settings), console)
+    console.print(f"Follow it at {api.page(run_id)}", highlight=False, soft_wrap=True)
+    summary = watch(api, run_id, console)
     console.print(
-        f"Airflow: [link]{api.page(run_id)}[/] — log in as [bold]{airflow.username}[/] with the "
-        f"password [bold]{airflow.password}[/]; stop everything with [bold]make down[/]",
+        f"Airflow runs at [bold]{airflow.url}[/]: log in as [bold]{airflow.username}[/] with the "
+        f"password [bold]{airflow.password}[/]\nStop everything with [bold]make down[/]; answers "
+        "and scores are kept.",
         highlight=False,
         soft_wrap=True,
     )
-    if watch(api, run_id, console) is None:
+    if summary is None:
         sys.exit(1)
+    click.echo(closing_line(summary))
 
 
 @click.command("down")

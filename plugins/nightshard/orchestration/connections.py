@@ -1,5 +1,6 @@
 """From a profile's Airflow connection to the transport that ``clusters`` works with."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ def open_transport(profile: "ClusterProfile") -> "SshTransport":
             fails; one sentence says which.
     """
     from nightshard.clusters.ssh import SshTransport
+
+    # asyncssh tells of every channel; in a shard's log that would bury the story.
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)
 
     async def connect() -> "asyncssh.SSHClientConnection":
         return await _connect(profile)
@@ -60,10 +64,12 @@ def _endpoint(connection: "Connection") -> "Endpoint":
     """Say what a failed login was about, with the host keys that were trusted."""
     from nightshard.clusters.login import Endpoint
 
-    extra = connection.extra_dejson
+    host, port, extra = connection.host or "", connection.port or 22, connection.extra_dejson
     trusted: Path | bytes | None = None
     if "host_key" in extra:
-        trusted = f"{connection.host} {extra['host_key']}".encode()
+        # OpenSSH's form: the port belongs to the name unless it is the usual one.
+        name = host if port == 22 else f"[{host}]:{port}"  # noqa: PLR2004 (the SSH port)
+        trusted = f"{name} {extra['host_key']}".encode()
     elif "known_hosts" in extra:
         trusted = Path(extra["known_hosts"])
-    return Endpoint(connection.host or "", connection.port or 22, connection.login, trusted)
+    return Endpoint(host, port, connection.login, trusted)

@@ -57,6 +57,12 @@ from nightshard.results.write import record_run
 Json = dict[str, Any]
 FIRST_ATTEMPT = 1
 
+WORKER_BYTES = 1024**2
+"""Room that the worker's archive needs with plenty to spare."""
+
+ANSWER_BYTES_PER_TOKEN = 8
+"""Room set aside for answers: about 4 characters a token, held as a part and in the output."""
+
 log = logging.getLogger(__name__)
 
 
@@ -94,10 +100,12 @@ def plan_run(values: Mapping[str, Any], dag_run_id: str, started: datetime) -> R
         params.max_job_hours, profile.defaults.max_job_hours, profile.limits.max_job_hours
     )
     engine = profile.engine.model_dump(mode="json")
-    worker, model = asyncio.run(_ask_cluster(profile, params, engine["name"]))
+    run_key = make_run_key(params.model, dag_run_id, started)
+    layout = RunLayout(PurePosixPath(profile.workdir), run_key)
+    worker, model = asyncio.run(_ask_cluster(profile, layout, params, engine["name"]))
     check_description(model)
     return RunPlan(
-        run_key=make_run_key(params.model, dag_run_id, started),
+        run_key=run_key,
         params=params,
         model=model,
         engine=engine,
@@ -110,9 +118,10 @@ def plan_run(values: Mapping[str, Any], dag_run_id: str, started: datetime) -> R
 
 
 async def _ask_cluster(
-    profile: ClusterProfile, params: RunParams, engine: str
+    profile: ClusterProfile, layout: RunLayout, params: RunParams, engine: str
 ) -> tuple[str, ModelDescription]:
     async with open_transport(profile) as transport:
+        await preflight(transport, profile, layout, WORKER_BYTES)
         worker = await ensure_worker(transport, profile, _settings().worker_source)
         path = await resolve_model(transport, profile, params.model, params.revision)
         return worker, await describe_model(transport, profile, worker, path, engine)
@@ -204,10 +213,18 @@ async def _stage(run: RunPlan, world_size: int) -> None:
         for rank in range(world_size)
     }
     files["spec.json"] = store.spec.read_bytes()
+    needed = sum(map(len, files.values())) + _answer_bytes(store)
     async with open_transport(profile) as transport:
-        await preflight(transport, profile, layout, sum(map(len, files.values())), world_size)
+        await preflight(transport, profile, layout, needed, world_size)
         await stage_run(transport, layout, files, world_size)
     log.info("Staged %d files to %s", len(files), layout.run)
+
+
+def _answer_bytes(store: RunStore) -> int:
+    """Return the room that the longest possible answers would take."""
+    sampling = read_table(store.requests, ["sampling", "rank"]).to_pylist()
+    longest = (row["sampling"]["max_tokens"] for row in sampling if row["rank"] is not None)
+    return ANSWER_BYTES_PER_TOKEN * sum(longest)
 
 
 def submit(prepared: Json) -> list[Json]:
