@@ -25,7 +25,7 @@ CASES = {
     ),
     "a wrong host key": ({"tasks": ["Starter"], "cluster": "wrong-key"}, "HAS CHANGED"),
     "a full remote disk": (
-        {"tasks": ["Starter"], "max_tokens": 2**31 - 1, "repeats": 1000},
+        {"tasks": ["Starter"], "max_tokens": 2**31 - 1},
         "free some space or choose another workdir",
     ),
     "no connection": (

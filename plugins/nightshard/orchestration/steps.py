@@ -223,7 +223,7 @@ async def _stage(run: RunPlan, world_size: int) -> None:
 def _answer_bytes(store: RunStore) -> int:
     """Return the room that the longest possible answers would take."""
     sampling = read_table(store.requests, ["sampling", "rank"]).to_pylist()
-    longest = (row["sampling"]["max_tokens"] for row in sampling if row["rank"] is not None)
+    longest = (int(row["sampling"]["max_tokens"]) for row in sampling if row["rank"] is not None)
     return ANSWER_BYTES_PER_TOKEN * sum(longest)
 
 
