@@ -107,10 +107,10 @@ class LocalAirflow:
     def down(self) -> None:
         """Stop all processes of this Airflow; harmless where none runs.
 
-        They are found by a variable of their environment: a signal to the parent alone orphans
-        its children.
+        They are found by their session and by a variable of their environment: a signal to the
+        parent alone orphans its children, and a process that renames itself loses its environment.
         """
-        processes = _processes_of(self.home)
+        processes = self._processes()
         for sign in (signal.SIGTERM, signal.SIGKILL):
             for process in processes:
                 try:
@@ -119,6 +119,26 @@ class LocalAirflow:
                     continue
             _, processes = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
         self._info_file.unlink(missing_ok=True)
+
+    def _processes(self) -> list[psutil.Process]:
+        """Find every process of this Airflow."""
+        marked = {process.pid for process in psutil.process_iter() if self._marked(process)}
+        sessions = {session for pid in marked if (session := _session(pid)) is not None}
+        if self._info_file.exists():
+            sessions.add(json.loads(self._info_file.read_text())["pid"])
+        sessions.discard(os.getsid(0))
+        return [
+            process
+            for process in psutil.process_iter()
+            if process.pid in marked
+            or (_session(process.pid) in sessions and "airflow" in _command(process))
+        ]
+
+    def _marked(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(OWNER_MARK) == str(self.home)
+        except psutil.Error:
+            return False
 
     @property
     def _environment_file(self) -> Path:
@@ -186,15 +206,18 @@ def _is_healthy(url: str) -> bool:
     )
 
 
-def _processes_of(home: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(OWNER_MARK) == str(home) and process.pid != os.getpid():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
 
 
 def _write_private(file: Path, value: Any) -> None:

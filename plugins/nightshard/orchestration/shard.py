@@ -22,7 +22,7 @@ class ShardSensor(BaseSensorOperator):
 
     Args:
         shard: what ``submit_shards`` returned for this shard, see
-            :func:`nightshard.orchestration.steps.submit`.
+            :func:`nightshard.orchestration.steps.moving.submit`.
 
     Raises:
         AirflowFailException: the element failed; the message has its cause and the last lines of

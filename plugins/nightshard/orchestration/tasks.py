@@ -52,10 +52,10 @@ def one_sentence(step: Callable[P, R]) -> Callable[P, R]:
 @one_sentence
 def plan(**context: Any) -> Json:
     """Check what was asked and what the cluster says of the model; decide the run's key."""
-    from nightshard.orchestration import steps
+    from nightshard.orchestration.steps import planning
 
     dag_run = context["dag_run"]
-    decided = steps.plan_run(context["params"], dag_run.run_id, dag_run.run_after)
+    decided = planning.plan_run(context["params"], dag_run.run_id, dag_run.run_after)
     log.info("Run %s, fingerprint %s", decided.run_key, decided.fingerprint)
     return decided.to_dict()
 
@@ -64,20 +64,20 @@ def plan(**context: Any) -> Json:
 @one_sentence
 def prepare_dataset(plan: Json) -> Json:
     """Make the requests, look up the answers that exist, cut the rest into shards."""
-    from nightshard.orchestration import steps
+    from nightshard.orchestration.steps import preparing
 
-    return steps.prepare(plan)
+    return preparing.prepare(plan)
 
 
 @task
 @one_sentence
 def stage(prepared: Json) -> Json:
     """Copy inputs and spec to the cluster, the spec last."""
-    from nightshard.orchestration import steps
+    from nightshard.orchestration.steps import moving
 
     if prepared["world_size"] == 0:
         raise AirflowSkipException("Every answer exists already; nothing to stage or submit.")
-    steps.stage(prepared)
+    moving.stage(prepared)
     return prepared
 
 
@@ -85,18 +85,18 @@ def stage(prepared: Json) -> Json:
 @one_sentence
 def submit_shards(prepared: Json) -> list[Json]:
     """Submit one array and say for each shard what to watch."""
-    from nightshard.orchestration import steps
+    from nightshard.orchestration.steps import moving
 
-    return steps.submit(prepared)
+    return moving.submit(prepared)
 
 
 @task(trigger_rule="none_failed")
 @one_sentence
 def collect(prepared: Json) -> Json:
     """Bring outputs and manifests back, checking each against its checksum."""
-    from nightshard.orchestration import steps
+    from nightshard.orchestration.steps import moving
 
-    steps.collect(prepared)
+    moving.collect(prepared)
     return prepared
 
 
@@ -104,9 +104,9 @@ def collect(prepared: Json) -> Json:
 @one_sentence
 def merge(prepared: Json) -> Json:
     """Merge new and existing answers; complete or not at all."""
-    from nightshard.orchestration import steps
+    from nightshard.orchestration.steps import scoring
 
-    steps.merge(prepared)
+    scoring.merge(prepared)
     return prepared
 
 
@@ -114,9 +114,9 @@ def merge(prepared: Json) -> Json:
 @one_sentence
 def score(prepared: Json) -> Json:
     """Judge every answer."""
-    from nightshard.orchestration import steps
+    from nightshard.orchestration.steps import scoring
 
-    steps.score(prepared)
+    scoring.score(prepared)
     return prepared
 
 
@@ -124,6 +124,6 @@ def score(prepared: Json) -> Json:
 @one_sentence
 def record(prepared: Json, **context: Any) -> Json:
     """Write the run, its shards and its scores to the database; twice changes nothing."""
-    from nightshard.orchestration import steps
+    from nightshard.orchestration.steps import recording
 
-    return steps.record(prepared, context["dag"].dag_id)
+    return recording.record(prepared, context["dag"].dag_id)

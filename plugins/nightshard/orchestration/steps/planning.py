@@ -1,0 +1,69 @@
+"""Deciding what a run is: the task ``plan``."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from nightshard.benchmarks import registry
+from nightshard.clusters.layout import RunLayout
+from nightshard.clusters.models import describe_model, resolve_model
+from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.staging import ensure_worker, preflight
+from nightshard.core.fingerprint import ModelDescription
+from nightshard.core.run_params import RunParams, make_run_key, parse_run_params
+from nightshard.core.run_plan import (
+    RunPlan,
+    check_description,
+    choose_job_minutes,
+    choose_num_shards,
+)
+from nightshard.orchestration.connections import open_transport
+from nightshard.orchestration.steps import current_settings, layout_of, profile_named
+
+WORKER_BYTES = 1024**2
+"""Room that the worker's archive needs with plenty to spare."""
+
+
+def plan_run(values: Mapping[str, Any], dag_run_id: str, started: datetime) -> RunPlan:
+    """Check what was asked, and ask the cluster about the model.
+
+    Raises:
+        UserError: one sentence on what cannot be done; nothing of the run is staged yet.
+    """
+    params = parse_run_params(dict(values))
+    for name in params.tasks:
+        registry.info(name)
+    profile = profile_named(params.cluster)
+    num_shards = choose_num_shards(
+        params.num_shards, profile.defaults.num_shards, profile.max_shards()
+    )
+    minutes = choose_job_minutes(
+        params.max_job_hours, profile.defaults.max_job_hours, profile.limits.max_job_hours
+    )
+    engine = profile.engine.model_dump(mode="json")
+    run_key = make_run_key(params.model, dag_run_id, started)
+    layout = layout_of(profile, run_key)
+    worker, model = asyncio.run(_ask_cluster(profile, layout, params, engine["name"]))
+    check_description(model)
+    return RunPlan(
+        run_key=run_key,
+        params=params,
+        model=model,
+        engine=engine,
+        num_shards=num_shards,
+        max_job_minutes=minutes,
+        worker=worker,
+        started_at=started.isoformat(),
+        dag_run_id=dag_run_id,
+    )
+
+
+async def _ask_cluster(
+    profile: ClusterProfile, layout: RunLayout, params: RunParams, engine: str
+) -> tuple[str, ModelDescription]:
+    async with open_transport(profile) as transport:
+        await preflight(transport, profile, layout, WORKER_BYTES)
+        worker = await ensure_worker(transport, profile, current_settings().worker_source)
+        path = await resolve_model(transport, profile, params.model, params.revision)
+        return worker, await describe_model(transport, profile, worker, path, engine)

@@ -1,0 +1,86 @@
+"""From questions to shards: the task ``prepare_dataset``."""
+
+import logging
+
+from nightshard.benchmarks import registry
+from nightshard.benchmarks.base import Problem
+from nightshard.benchmarks.requests import build_requests
+from nightshard.core.plan import check_shard_count, split_into_shards
+from nightshard.core.requests import Request
+from nightshard.core.run_params import RunParams
+from nightshard.core.run_plan import RunPlan
+from nightshard.orchestration.steps import Json, current_settings
+from nightshard.results.answers import known_answers
+from nightshard.results.arrow import planned_table, problems_to_table, requests_to_table
+from nightshard.results.store import RunStore, read_json, write_json, write_table
+
+log = logging.getLogger(__name__)
+
+
+def prepare(plan: Json) -> Json:
+    """Make the requests, find the answers that exist, cut the rest into shards.
+
+    Returns:
+        The plan with ``requests``, ``reused`` and ``world_size``, and each shard's ``rows``.
+
+    Raises:
+        UserError: questions cannot be had, or there are fewer of them than shards.
+    """
+    run = RunPlan.from_dict(plan)
+    store = RunStore(current_settings().store, run.run_key)
+    done = store.folder / "prepared.json"
+    if done.exists():
+        prepared: Json = read_json(done)
+        return prepared
+    problems, requests = _ask(run.params)
+    if run.params.num_shards is not None:
+        check_shard_count(run.num_shards, len(requests))
+    known = known_answers(
+        store.root,
+        run.fingerprint,
+        [] if run.params.force else [request.request_id for request in requests],
+        but_of=run.run_key,
+    )
+    answered = set(known.column("request_id").to_pylist())
+    missing = [request for request in requests if request.request_id not in answered]
+    world_size = min(run.num_shards, len(missing))
+    shards = split_into_shards(missing, world_size) if missing else []
+    for rank, shard in enumerate(shards):
+        write_table(store.input(rank, world_size), requests_to_table(shard))
+    write_table(store.problems, problems_to_table(problems))
+    write_table(store.requests, planned_table(requests, shards))
+    write_table(store.folder / "reused.parquet", known)
+    write_json(store.spec, run.spec(max(world_size, 1)))
+    prepared = {
+        "plan": plan,
+        "requests": len(requests),
+        "reused": len(answered),
+        "world_size": world_size,
+        "rows": [len(shard) for shard in shards],
+    }
+    write_json(done, prepared)
+    log.info(
+        "%d requests, %d answered already, %d to generate in %d shards",
+        len(requests),
+        len(answered),
+        len(missing),
+        world_size,
+    )
+    return prepared
+
+
+def _ask(params: RunParams) -> tuple[dict[str, list[Problem]], list[Request]]:
+    problems: dict[str, list[Problem]] = {}
+    requests: list[Request] = []
+    for name in params.tasks:
+        benchmark = registry.get(name)
+        problems[name] = benchmark.load(params.source.get(name))[: params.limit]
+        requests += build_requests(
+            benchmark,
+            problems[name],
+            sampling_overrides=params.sampling_overrides(),
+            system_prompt=params.system_prompt,
+            repeats=params.repeats,
+            base_seed=params.seed,
+        )
+    return problems, requests

@@ -1,0 +1,68 @@
+"""Into the database: the task ``record``."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from nightshard.core.run_params import model_label
+from nightshard.core.run_plan import RunPlan
+from nightshard.orchestration.steps import Json, current_settings
+from nightshard.orchestration.steps.scoring import headline
+from nightshard.results.database import open_database
+from nightshard.results.records import ModelRecord, RunRecord, ShardRecord
+from nightshard.results.score import ScoreCard
+from nightshard.results.store import RunStore, read_json
+from nightshard.results.write import record_run
+
+
+def record(prepared: Json, dag_id: str) -> Json:
+    """Write run, shards and scores to the database.
+
+    Returns:
+        What a person wants to know at the end: ``run_key``, ``requests``, ``reused``,
+        ``submitted`` and ``shards`` (array elements), ``scores``, ``failures``, ``wall_seconds``.
+    """
+    run = RunPlan.from_dict(prepared["plan"])
+    store = RunStore(current_settings().store, run.run_key)
+    world_size = prepared["world_size"]
+    card = ScoreCard.from_dict(read_json(store.scorecard))
+    finished = datetime.now(UTC)
+    wall = (finished - run.started).total_seconds()
+    manifests = [read_json(store.manifest(rank, world_size)) for rank in range(world_size)]
+    label = model_label(run.params.model)
+    record_run(
+        open_database(current_settings().database_url),
+        RunRecord(
+            run_key=run.run_key,
+            model=ModelRecord(name=label, revision=run.model.revision, path=run.model.path),
+            fingerprint=run.fingerprint,
+            fingerprint_content=run.fingerprint_content,
+            cluster=run.params.cluster,
+            status="scored" if not card.partial else "partially scored",
+            num_shards=world_size,
+            requests=prepared["requests"],
+            reused=prepared["reused"],
+            params=run.params.model_dump(mode="json"),
+            spec=read_json(store.spec),
+            dag_id=dag_id,
+            dag_run_id=run.dag_run_id,
+            answers_url=str(store.answers),
+            started_at=run.started,
+            finished_at=finished,
+            wall_seconds=wall,
+            shards=tuple(ShardRecord.from_manifest(manifest) for manifest in manifests),
+            metrics=tuple(card.metrics),
+        ),
+    )
+    return {
+        "run_key": run.run_key,
+        "requests": prepared["requests"],
+        "reused": prepared["reused"],
+        "submitted": world_size,
+        "shards": world_size,
+        "scores": [
+            {**asdict(metric), "accuracy": metric.value, "model": label}
+            for metric in headline(card.metrics)
+        ],
+        "failures": card.failures,
+        "wall_seconds": wall,
+    }

@@ -1,0 +1,74 @@
+"""From answers to scores: the tasks ``merge`` and ``score``."""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from nightshard.core.errors import UserError
+from nightshard.core.run_plan import RunPlan
+from nightshard.orchestration.steps import Json, current_settings
+from nightshard.results.answers import save_answers
+from nightshard.results.arrow import table_to_problems
+from nightshard.results.merge import ShardOutput, merge_shards
+from nightshard.results.records import MetricRecord
+from nightshard.results.score import score as score_answers
+from nightshard.results.store import RunStore, read_json, read_table, write_json, write_table
+
+log = logging.getLogger(__name__)
+
+
+def _store(run: RunPlan) -> RunStore:
+    return RunStore(current_settings().store, run.run_key)
+
+
+def merge(prepared: Json) -> None:
+    """Merge new and reused answers.
+
+    Raises:
+        IncompleteRunError: answers are missing, foreign, doubled or of another fingerprint.
+    """
+    run = RunPlan.from_dict(prepared["plan"])
+    store, settings, world_size = _store(run), current_settings(), prepared["world_size"]
+    schema = settings.worker_source / "shard_worker" / "schemas" / "manifest.schema.json"
+    shards = [
+        ShardOutput(store.output(rank, world_size), read_json(store.manifest(rank, world_size)))
+        for rank in range(world_size)
+    ]
+    answers = merge_shards(
+        read_table(store.requests),
+        shards,
+        run_key=run.run_key,
+        fingerprint=run.fingerprint,
+        manifest_schema=json.loads(schema.read_text()),
+        reused=read_table(store.folder / "reused.parquet"),
+    )
+    write_table(store.answers, answers)
+    save_answers(store.root, run.fingerprint, run.run_key, answers)
+    log.info("Merged %d answers, %d of them from earlier runs", len(answers), prepared["reused"])
+
+
+def score(prepared: Json) -> None:
+    """Judge every answer; one benchmark's failure leaves the others' scores standing.
+
+    Raises:
+        UserError: no benchmark could be scored.
+    """
+    store = _store(RunPlan.from_dict(prepared["plan"]))
+    card = score_answers(
+        read_table(store.requests),
+        table_to_problems(read_table(store.problems)),
+        read_table(store.answers),
+    )
+    for sentence in card.failures.values():
+        log.error("%s", sentence)
+    if not headline(card.metrics):
+        raise UserError(" ".join(card.failures.values()) or "There was nothing to score.")
+    write_table(store.verdicts, card.verdicts)
+    write_json(store.scorecard, card.to_dict())
+    for metric in headline(card.metrics):
+        log.info("%s: accuracy %.3f, n=%d", metric.benchmark, metric.value, metric.n)
+
+
+def headline(metrics: Sequence[MetricRecord]) -> list[MetricRecord]:
+    """Choose each benchmark's accuracy over all its problems."""
+    return [one for one in metrics if one.metric == "accuracy" and not one.subset]
