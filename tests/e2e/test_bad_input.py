@@ -21,7 +21,7 @@ CASES = {
     ),
     "an unreachable cluster": (
         {"tasks": ["Starter"], "cluster": "unreachable"},
-        "refuses connections; check that sshd runs there",
+        "are refused; check the port and that sshd runs there",
     ),
     "a wrong host key": ({"tasks": ["Starter"], "cluster": "wrong-key"}, "HAS CHANGED"),
     "a full remote disk": (
@@ -45,7 +45,7 @@ def test_it_says_what_is_wrong_and_submits_nothing(
     failed = [task for task in finished.tasks if task["state"] == "failed"]
     assert len(failed) == 1
     assert sentence in finished.log(failed[0])
-    assert stack.squeue() == jobs
+    assert set(stack.squeue()) <= set(jobs)  # ended ones may be forgotten meanwhile
     assert _remote_runs(stack) == runs
 
 

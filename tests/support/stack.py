@@ -18,7 +18,6 @@ from nightshard.cli.api import AirflowApi
 from nightshard.core.settings import PROJECT_ROOT, Settings
 from nightshard.local.airflow import AirflowInfo
 from nightshard.local.info import ClusterInfo
-from nightshard.local.processes import free_port
 from nightshard.local.stack import LocalStack
 
 POLL_S = 0.3
@@ -152,7 +151,7 @@ def write_profiles(clusters: Path) -> None:
     source = PROJECT_ROOT / "include" / "clusters" / "local.yaml"
     shutil.copy(source, clusters)
     local = yaml.safe_load(source.read_text())
-    echo = {**local["engine"], "name": "echo", "options": {"answer": "\\boxed{7}"}}
+    echo = {**local["engine"], "name": "echo", "options": {"answer": "It is \\boxed{9}."}}
     variations: dict[str, dict[str, Any]] = {
         "echo": {"engine": echo},
         "unreachable": {"ssh_conn_id": "nightshard_unreachable"},
@@ -168,7 +167,8 @@ def broken_connections(cluster: ClusterInfo) -> dict[str, str]:
     """Return Airflow connections that cannot work: a closed port and another host's key."""
     good = cluster.airflow_connection()
     other_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJK1J0yzXXwPTgXnLEPLkXFUFBj1NQXwHkLBOjOZJFRV"
-    unreachable = {**good, "port": free_port()}
+    # Nothing listens below 1024 here; a free port of now may be somebody's port soon.
+    unreachable = {**good, "port": 1}
     wrong_key = {**good, "extra": {**good["extra"], "host_key": other_key}}
     return {
         "AIRFLOW_CONN_NIGHTSHARD_UNREACHABLE": json.dumps(unreachable),
