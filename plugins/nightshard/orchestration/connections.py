@@ -1,6 +1,7 @@
 """From a profile's Airflow connection to the transport that ``clusters`` works with."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
     from nightshard.clusters.login import Endpoint
     from nightshard.clusters.profile import ClusterProfile
     from nightshard.clusters.ssh import SshTransport
+
+_CHECKS_OFF = {
+    "no_host_key_check": "true",
+    "ignore_hostkey_verification": "true",
+    "known_hosts": "none",
+}
+"""Extras of ``SSHHookAsync`` with the value that makes it accept every host key."""
 
 
 def open_transport(profile: "ClusterProfile") -> "SshTransport":
@@ -47,17 +55,27 @@ async def _connect(profile: "ClusterProfile") -> "asyncssh.SSHClientConnection":
             f"Airflow has no connection {profile.ssh_conn_id!r}, which cluster {profile.name!r} "
             "needs; add an SSH connection of that name with its host_key."
         ) from None
-    if str(connection.extra_dejson.get("no_host_key_check", "")).lower() == "true":
-        raise UserError(
-            f"The connection {profile.ssh_conn_id!r} switches host key checks off; remove "
-            "no_host_key_check from its extras and give its host_key."
-        )
+    check_host_key_is_checked(profile.ssh_conn_id, connection.extra_dejson)
     hook: Any = SSHHookAsync(ssh_conn_id=profile.ssh_conn_id)
     try:
         opened: asyncssh.SSHClientConnection = await hook.get_conn()
     except Exception as error:
         raise login_error(error, _endpoint(connection)) from error
     return opened
+
+
+def check_host_key_is_checked(connection_id: str, extra: Mapping[str, Any]) -> None:
+    """Refuse each of the ways in which the SSH hook can be told to trust any host.
+
+    Raises:
+        UserError: the connection's extras hold one of them.
+    """
+    for name, off in _CHECKS_OFF.items():
+        if str(extra.get(name, "")).lower() == off:
+            raise UserError(
+                f"The connection {connection_id!r} switches host key checks off; remove {name} "
+                "from its extras and give its host_key."
+            )
 
 
 def _endpoint(connection: "Connection") -> "Endpoint":

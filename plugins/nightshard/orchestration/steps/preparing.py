@@ -5,6 +5,7 @@ import logging
 from nightshard.benchmarks import registry
 from nightshard.benchmarks.base import Problem
 from nightshard.benchmarks.requests import build_requests
+from nightshard.core.errors import UserError
 from nightshard.core.plan import check_shard_count, split_into_shards
 from nightshard.core.requests import Request
 from nightshard.core.run_params import RunParams
@@ -24,13 +25,19 @@ def prepare(plan: Json) -> Json:
         The plan with ``requests``, ``reused`` and ``world_size``, and each shard's ``rows``.
 
     Raises:
-        UserError: questions cannot be had, or there are fewer of them than shards.
+        UserError: questions cannot be had, there are fewer of them than shards, or the model has
+            changed since an earlier try prepared the run.
     """
     run = RunPlan.from_dict(plan)
     store = RunStore(current_settings().store, run.run_key)
     done = store.folder / "prepared.json"
     if done.exists():
         prepared: Json = read_json(done)
+        if RunPlan.from_dict(prepared["plan"]).fingerprint != run.fingerprint:
+            raise UserError(
+                f"Run {run.run_key} was prepared for another state of the model or the engine; "
+                "trigger a new run instead of clearing this one."
+            )
         return prepared
     problems, requests = _ask(run.params)
     if run.params.num_shards is not None:

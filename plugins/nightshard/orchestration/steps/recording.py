@@ -10,12 +10,12 @@ from nightshard.orchestration.steps.scoring import headline
 from nightshard.results.database import open_database
 from nightshard.results.records import ModelRecord, RunRecord, ShardRecord
 from nightshard.results.score import ScoreCard
-from nightshard.results.store import RunStore, read_json
+from nightshard.results.store import RunStore, read_json, write_json
 from nightshard.results.write import record_run
 
 
 def record(prepared: Json, dag_id: str) -> Json:
-    """Write run, shards and scores to the database.
+    """Write run, shards and scores to the database; a second time changes nothing.
 
     Returns:
         What a person wants to know at the end: ``run_key``, ``requests``, ``reused``,
@@ -25,7 +25,7 @@ def record(prepared: Json, dag_id: str) -> Json:
     store = RunStore(current_settings().store, run.run_key)
     world_size = prepared["world_size"]
     card = ScoreCard.from_dict(read_json(store.scorecard))
-    finished = datetime.now(UTC)
+    finished = _finished_at(store)
     wall = (finished - run.started).total_seconds()
     manifests = [read_json(store.manifest(rank, world_size)) for rank in range(world_size)]
     label = model_label(run.params.model)
@@ -66,3 +66,11 @@ def record(prepared: Json, dag_id: str) -> Json:
         "failures": card.failures,
         "wall_seconds": wall,
     }
+
+
+def _finished_at(store: RunStore) -> datetime:
+    """Return when the run was first recorded; a task cleared days later does not lengthen it."""
+    file = store.folder / "finished.json"
+    if not file.exists():
+        write_json(file, {"finished_at": datetime.now(UTC).isoformat()})
+    return datetime.fromisoformat(read_json(file)["finished_at"])
