@@ -26,7 +26,7 @@ help: ## Say what can be made
 
 .PHONY: quickstart
 quickstart: setup ## Set up all parts on this machine and evaluate a small model
-	@$(NIGHTSHARD) quickstart $(if $(FORCE),--force) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+	@$(NIGHTSHARD) quickstart $(if $(FORCE),--force) $(if $(TORCH_INDEX),--torch-index '$(TORCH_INDEX)')
 
 .PHONY: down
 down: ## Stop what quickstart started; answers and scores are kept
@@ -49,7 +49,7 @@ perf: setup worker-env ## Measure Nightshard itself: make perf NAME=overhead [AR
 
 .PHONY: worker-env
 worker-env: setup ## Make the worker's own environment (vLLM's CPU build, 3.4 GB)
-	@$(NIGHTSHARD) worker-env $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) >/dev/null
+	@$(NIGHTSHARD) worker-env $(if $(TORCH_INDEX),--torch-index '$(TORCH_INDEX)') >/dev/null
 
 .PHONY: setup
 setup: .venv/.ready ## Make the control plane's environment from the lock

@@ -6,8 +6,8 @@ import sys
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
-from nightshard.core.errors import UserError
 from nightshard.core.settings import Settings
 from nightshard.local.cluster import LocalCluster
 from nightshard.local.info import ClusterInfo
@@ -17,7 +17,9 @@ QUICKSTART_SHARDS = 2
 
 
 def _say(sentence: str) -> None:
-    Console(stderr=True).print(f"[bold cyan]»[/] {sentence}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f"[bold cyan]»[/] {escape(sentence)}", highlight=False, soft_wrap=True
+    )
 
 
 def local_api_access(settings: Settings) -> dict[str, str] | None:
@@ -144,6 +146,4 @@ def worker_env(torch_index: str | None) -> None:
 
     settings = Settings.from_env(os.environ)
     constraints = settings.home / "shard_worker" / "constraints-cpu.txt"
-    if not constraints.exists():
-        raise UserError(f"{constraints} is missing; run this in a checkout of Nightshard.")
     click.echo(worker_environment(settings.state / "worker-env", constraints, torch_index, _say))

@@ -21,6 +21,9 @@ from nightshard.local.processes import free_port
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 15
 POLL_S = 0.5
+HEALTH_TIMEOUT_S = 15
+"""An engine that loads may keep every core; who is slow to answer must not be taken for dead."""
+
 USERNAME = "admin"
 OWNER_MARK = "NIGHTSHARD_LOCAL_AIRFLOW"
 """Variable by which our processes are found again; nobody's own shell carries it."""
@@ -110,14 +113,16 @@ class LocalAirflow:
         They are found by their session and by a variable of their environment: a signal to the
         parent alone orphans its children, and a process that renames itself loses its environment.
         """
-        processes = self._processes()
+        left: list[psutil.Process] = []
         for sign in (signal.SIGTERM, signal.SIGKILL):
+            # Asked again, since a scheduler may have started one more before it ended.
+            processes = [*{*left, *self._processes()}]
             for process in processes:
                 try:
                     process.send_signal(sign)
-                except psutil.NoSuchProcess:
+                except psutil.Error:
                     continue
-            _, processes = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
+            _, left = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
         self._info_file.unlink(missing_ok=True)
 
     def _processes(self) -> list[psutil.Process]:
@@ -156,7 +161,7 @@ class LocalAirflow:
     def _process_environment(self, port: int) -> dict[str, str]:
         api = f"http://127.0.0.1:{port}"
         return {
-            **os.environ,
+            **foreign_settings_removed(os.environ),
             **self.environment,
             # `standalone` starts its parts by the name `airflow`.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -193,10 +198,19 @@ class LocalAirflow:
         raise UserError(f"Airflow did not start; the end of {self.log_file} says:\n{tail}")
 
 
+def foreign_settings_removed(environ: Mapping[str, str]) -> dict[str, str]:
+    """Leave out the settings of an Airflow that the user has beside, above all its database."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("AIRFLOW__") and name != "AIRFLOW_CONFIG"
+    }
+
+
 def _is_healthy(url: str) -> bool:
     """Say whether web server, scheduler, triggerer and DAG processor all report a heartbeat."""
     try:
-        answer = httpx.get(f"{url}/api/v2/monitor/health", timeout=2)
+        answer = httpx.get(f"{url}/api/v2/monitor/health", timeout=HEALTH_TIMEOUT_S)
         parts: dict[str, Any] = answer.json()
     except (httpx.HTTPError, ValueError):
         return False

@@ -34,22 +34,36 @@ def worker_environment(
         say: told what happens, one sentence a step.
 
     Raises:
-        UserError: pip failed; the sentence carries its last lines.
+        UserError: the constraints are missing, Python has no ``ensurepip``, or pip failed; then
+            the sentence carries its last lines.
     """
     python = folder / "bin" / "python"
+    if not constraints.exists():
+        raise UserError(f"{constraints} is missing; run this in a checkout of Nightshard.")
     recipe = "\n".join((ENGINE, *EXTRAS, constraints.read_text()))
     marker = folder / READY_MARKER
     if marker.exists() and marker.read_text() == recipe:
         return python
     say(f"making the worker's environment: {ENGINE}, about 3.4 GB, a minute or two")
-    if not python.exists():
-        venv.create(folder, with_pip=True)
+    # pip comes last, so an environment without it was interrupted while it was made.
+    if not (folder / "bin" / "pip").exists():
+        _create(folder)
     index = ["--extra-index-url", torch_index] if torch_index else []
     install = ["install", "--quiet", *index, "--constraint", str(constraints), ENGINE, *EXTRAS]
     _pip(python, install)
     _pip(python, ["uninstall", "--quiet", "--yes", *UNUSABLE])
     marker.write_text(recipe)
     return python
+
+
+def _create(folder: Path) -> None:
+    try:
+        venv.create(folder, with_pip=True)
+    except subprocess.CalledProcessError:
+        raise UserError(
+            "Python cannot make environments with pip here; install its venv module: apt-get "
+            "install python3-venv."
+        ) from None
 
 
 def _pip(python: Path, arguments: Sequence[str]) -> None:

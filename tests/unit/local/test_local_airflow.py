@@ -1,0 +1,117 @@
+"""The local Airflow's processes are found and stopped, and nobody else's."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nightshard.local.airflow import OWNER_MARK, LocalAirflow, foreign_settings_removed
+from nightshard.local.processes import Process
+
+pytestmark = pytest.mark.unit
+
+# A parent as `airflow standalone` is one: its child drops the environment and takes another name.
+FAMILY = """
+import os, subprocess, sys
+child = subprocess.Popen(["/bin/sh", "-c", sys.argv[1], "airflow worker"], env={})
+print(child.pid, flush=True)
+child.wait()
+"""
+SLEEP = "while :; do sleep 0.05; done"
+STUBBORN = f"trap '' TERM; {SLEEP}"
+
+
+class Family:
+    """A parent that carries the mark and a child that does not."""
+
+    def __init__(self, home: Path, child: str = SLEEP) -> None:
+        self.parent = subprocess.Popen(
+            [sys.executable, "-c", FAMILY, child],
+            env={OWNER_MARK: str(home)},
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.parent.stdout is not None
+        self.child = int(self.parent.stdout.readline())
+
+    def alive(self) -> set[int]:
+        """Ids of those that run; one that ended and was not yet collected does not."""
+        return {pid for pid in (self.parent.pid, self.child) if Process.of(pid) is not None}
+
+    def end(self) -> None:
+        for pid in self.alive():
+            os.kill(pid, 9)
+        self.parent.communicate()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "my airflow"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def family(home: Path) -> Iterator[Family]:
+    family = Family(home)
+    yield family
+    family.end()
+
+
+def local(home: Path) -> LocalAirflow:
+    return LocalAirflow(home, home, {})
+
+
+def test_down_stops_a_renamed_child_too(family: Family, home: Path) -> None:
+    local(home).down()
+    assert family.alive() == set()
+
+
+def test_down_finds_the_children_of_a_parent_that_was_killed(family: Family, home: Path) -> None:
+    info = {"url": "http://127.0.0.1:9", "username": "a", "password": "b"}
+    (home / "airflow.json").write_text(json.dumps({**info, "pid": family.parent.pid}))
+    family.parent.kill()
+    family.parent.wait()
+    assert family.alive() == {family.child}
+    local(home).down()
+    assert family.alive() == set()
+    assert not (home / "airflow.json").exists()
+
+
+def test_down_kills_what_does_not_listen(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nightshard.local.airflow.STOP_TIMEOUT_S", 0.5)
+    family = Family(home, STUBBORN)
+    try:
+        local(home).down()
+        assert family.alive() == set()
+    finally:
+        family.end()
+
+
+def test_down_leaves_another_folders_airflow_alone(family: Family, tmp_path: Path) -> None:
+    local(tmp_path / "other").down()
+    assert family.alive() == {family.parent.pid, family.child}
+
+
+def test_an_airflow_whose_process_is_gone_does_not_run(home: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    info = {"url": "http://127.0.0.1:9", "username": "a", "password": "b", "pid": ended.pid}
+    (home / "airflow.json").write_text(json.dumps(info))
+    assert local(home).status() is None
+
+
+def test_the_settings_of_another_airflow_do_not_reach_the_local_one() -> None:
+    environ = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://production",
+        "AIRFLOW_CONFIG": "/etc/airflow.cfg",
+        "AIRFLOW_CONN_SITE": "ssh://site",
+        "HOME": "/home/me",
+    }
+    kept = {"AIRFLOW_CONN_SITE": "ssh://site", "HOME": "/home/me"}
+    assert foreign_settings_removed(environ) == kept
