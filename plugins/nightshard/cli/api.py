@@ -33,7 +33,13 @@ class AirflowApi:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
-        self._client = httpx.Client(base_url=self.url, timeout=30, transport=transport)
+        try:
+            self._client = httpx.Client(base_url=self.url, timeout=30, transport=transport)
+        except httpx.InvalidURL as error:
+            raise UserError(
+                f"{self.url!r} is no address of an Airflow ({error}); correct "
+                "NIGHTSHARD_AIRFLOW_URL, for example http://127.0.0.1:8080."
+            ) from None
         answer = self._send(
             "POST", "/auth/token", json={"username": username, "password": password}
         )
@@ -42,12 +48,16 @@ class AirflowApi:
                 f"Airflow at {self.url} refuses the login of {username!r}; check "
                 "NIGHTSHARD_AIRFLOW_USERNAME and NIGHTSHARD_AIRFLOW_PASSWORD."
             )
-        answer.raise_for_status()
+        self._check(answer)
         self._client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def dag_exists(self) -> bool:
         """Say whether Airflow has parsed the DAG ``evaluate``."""
-        return self._send("GET", f"/api/v2/dags/{DAG_ID}").status_code == httpx.codes.OK
+        answer = self._send("GET", f"/api/v2/dags/{DAG_ID}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return False
+        self._check(answer)
+        return True
 
     def import_errors(self) -> list[str]:
         """Return why DAG files could not be parsed, if any could not."""
@@ -65,8 +75,10 @@ class AirflowApi:
             "POST", f"/api/v2/dags/{DAG_ID}/dagRuns", json={"logical_date": None, "conf": conf}
         )
         if answer.status_code in {400, 422}:
-            raise UserError(f"Airflow refuses these parameters: {answer.json()['detail']}")
-        answer.raise_for_status()
+            # A parameter's complaint goes on with the schema that it failed.
+            detail = str(answer.json()["detail"]).partition("\n")[0]
+            raise UserError(f"Airflow refuses these parameters: {detail}")
+        self._check(answer)
         return str(answer.json()["dag_run_id"])
 
     def newest_run(self) -> str:
@@ -124,9 +136,17 @@ class AirflowApi:
 
     def _json(self, path: str, **params: Any) -> dict[str, Any]:
         answer = self._send("GET", path, params=params)
-        answer.raise_for_status()
+        self._check(answer)
         value: dict[str, Any] = answer.json()
         return value
+
+    def _check(self, answer: httpx.Response) -> None:
+        if not answer.is_success:
+            raise UserError(
+                f"Airflow at {self.url} answers {answer.status_code} {answer.reason_phrase} to "
+                f"{answer.request.method} {answer.request.url.path}; check its address, the rights "
+                "of the login and its log."
+            )
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from nightshard.benchmarks import registry
 from nightshard.clusters.profile import load_named
@@ -142,7 +143,7 @@ def watch(api: Any, run_id: str, console: Console) -> dict[str, Any] | None:
     """Follow a run; print its scores, or why it failed.
 
     Returns:
-        What the task ``record`` returned, None where the run failed.
+        What the task ``record`` returned, None where the run ended without scores.
     """
     from nightshard.cli.results import score_table
     from nightshard.cli.watch import failure_sentences, follow
@@ -153,7 +154,12 @@ def watch(api: Any, run_id: str, console: Console) -> dict[str, Any] | None:
             console.print(f"  {sentence}", highlight=False, markup=False)
         console.print(f"  Its logs: {api.page(run_id)}", highlight=False, soft_wrap=True)
         return None
-    summary: dict[str, Any] = api.result(run_id, "record")
+    summary: dict[str, Any] | None = api.result(run_id, "record")
+    if summary is None:
+        # A person has marked the run or its tasks as successful.
+        console.print("[red bold]The run ended without scores.[/]")
+        console.print(f"  Its logs: {api.page(run_id)}", highlight=False, soft_wrap=True)
+        return None
     if summary["submitted"] == 0:
         console.print(
             f"All {summary['requests']} answers exist already; nothing was generated again "
@@ -163,7 +169,7 @@ def watch(api: Any, run_id: str, console: Console) -> dict[str, Any] | None:
         console.print(f"{summary['reused']} of {summary['requests']} answers existed already.")
     console.print(score_table(summary["scores"]))
     for sentence in summary["failures"].values():
-        console.print(f"[red]Not scored:[/] {sentence}", highlight=False)
+        console.print(f"[red]Not scored:[/] {escape(sentence)}", highlight=False)
     return summary
 
 

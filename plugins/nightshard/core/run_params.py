@@ -17,6 +17,7 @@ RUN_KEY_DIGEST = 6
 _SENTENCES = {
     "model": "name a model: a folder on the cluster or a Hub id such as org/name",
     "tasks": "choose at least one benchmark",
+    "cluster": "name a profile of include/clusters",
     "num_shards": "ask for at least 1 shard, or leave it empty for the cluster's default",
     "max_job_hours": "give a number of hours above 0, or leave it empty for the cluster's default",
     "temperature": "give a number from 0 (greedy) to 10",
@@ -34,7 +35,9 @@ class RunParams(BaseModel):
     An optional value that is None means: as the benchmark or the cluster profile says.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False
+    )
 
     model: Annotated[str, Field(min_length=1)]
     revision: str | None = None

@@ -100,10 +100,10 @@ class RunPlan:
 
 
 def check_description(model: ModelDescription) -> None:
-    """Refuse a worker that speaks another contract, and a model that cannot chat.
+    """Refuse a worker that speaks another contract.
 
     Raises:
-        UserError: one sentence on which it is.
+        UserError: it does.
     """
     if model.contract_version != CONTRACT_VERSION:
         raise UserError(

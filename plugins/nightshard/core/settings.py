@@ -34,12 +34,15 @@ class Settings:
         """Read ``NIGHTSHARD_HOME``, ``_STATE``, ``_STORE``, ``_DB_URL`` and ``_CLUSTERS``."""
         home = Path(environ.get("NIGHTSHARD_HOME", PROJECT_ROOT)).resolve()
         state = Path(environ.get("NIGHTSHARD_STATE", home / ".nightshard")).resolve()
+        store = environ.get("NIGHTSHARD_STORE", str(state / "store"))
+        clusters = Path(environ.get("NIGHTSHARD_CLUSTERS", home / "include" / "clusters"))
         return cls(
             home=home,
             state=state,
-            store=environ.get("NIGHTSHARD_STORE", str(state / "store")),
+            # Airflow and the command line may be in different folders.
+            store=store if "://" in store else str(Path(store).resolve()),
             database_url=environ.get("NIGHTSHARD_DB_URL", f"sqlite:///{state / 'nightshard.db'}"),
-            clusters=Path(environ.get("NIGHTSHARD_CLUSTERS", home / "include" / "clusters")),
+            clusters=clusters.resolve(),
             templates=home / "include" / "sbatch",
             worker_source=home / "shard_worker" / "src",
         )

@@ -1,6 +1,7 @@
 """The command line against Airflow's REST API, cut at the wire."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from nightshard.cli import cli
 from nightshard.cli.api import AirflowApi
-from nightshard.cli.launch import check_params, closing_line
+from nightshard.cli.launch import check_params, closing_line, watch
 from nightshard.cli.watch import failure_sentences, follow
 from nightshard.core.errors import UserError
 from nightshard.core.settings import Settings
@@ -29,7 +30,12 @@ def api(answers: dict[str, Any]) -> AirflowApi:
             return httpx.Response(201, json={"access_token": "example"})
         answer = answers[request.url.path]
         if isinstance(answer, int):
-            return httpx.Response(answer, json={"detail": "Invalid input for param num_shards"})
+            return httpx.Response(
+                answer,
+                json={
+                    "detail": "Invalid input for param num_shards: 0 < 1\n\nFailed in schema: {}"
+                },
+            )
         return httpx.Response(200, json=answer)
 
     return AirflowApi("http://example", "admin", "x", transport=httpx.MockTransport(handle))
@@ -58,8 +64,28 @@ def test_a_refused_login_names_the_variables() -> None:
 
 def test_refused_params_come_back_as_airflow_says() -> None:
     client = api({"/api/v2/dags/evaluate/dagRuns": 400})
-    with pytest.raises(UserError, match="Invalid input for param num_shards"):
+    with pytest.raises(UserError) as caught:
         client.trigger({})
+    sentence = "Airflow refuses these parameters: Invalid input for param num_shards: 0 < 1"
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_an_airflow_in_trouble_is_one_sentence(status: int) -> None:
+    client = api({"/api/v2/dags/evaluate": status, "/api/v2/dags/evaluate/dagRuns/r": status})
+    with pytest.raises(UserError, match=f"answers {status} .* to GET /api/v2/dags/evaluate;"):
+        client.dag_exists()
+    with pytest.raises(UserError, match=f"answers {status} "):
+        client.run_state("r")
+
+
+def test_a_dag_that_is_not_parsed_yet_is_no_error() -> None:
+    assert not api({"/api/v2/dags/evaluate": 404}).dag_exists()
+
+
+def test_an_address_that_is_none_is_named() -> None:
+    with pytest.raises(UserError, match="is no address of an Airflow"):
+        AirflowApi("http://example:port", "admin", "x")
 
 
 def test_an_unknown_benchmark_or_cluster_is_refused_before_airflow_hears_of_it() -> None:
@@ -68,6 +94,12 @@ def test_an_unknown_benchmark_or_cluster_is_refused_before_airflow_hears_of_it()
         check_params({"model": "m", "tasks": ["MATH50"], "cluster": "local"}, settings)
     with pytest.raises(UserError, match="There is no cluster 'lokal'"):
         check_params({"model": "m", "tasks": ["Starter"], "cluster": "lokal"}, settings)
+
+
+def test_a_value_that_json_cannot_carry_is_refused() -> None:
+    values = {"model": "m", "tasks": ["Starter"], "cluster": "local", "max_job_hours": math.inf}
+    with pytest.raises(UserError, match="max_job_hours is inf, which cannot be used"):
+        check_params(values, Settings.from_env({}))
 
 
 RUN = "/api/v2/dags/evaluate/dagRuns/r"
@@ -104,6 +136,40 @@ def test_without_a_terminal_each_step_is_one_line(capsys: pytest.CaptureFixture[
     )
     assert follow(client, "r", Console(force_terminal=False)) == "failed"
     assert capsys.readouterr().out == "  shard 2 of 8: failed (3.0 s)\n"
+
+
+SUMMARY = {
+    "run_key": "k",
+    "requests": 60,
+    "reused": 60,
+    "submitted": 0,
+    "scores": [],
+    "failures": {"AIME24": "3 answers[/] are missing"},
+    "shards": 0,
+    "wall_seconds": 3.0,
+}
+RESULT = f"{RUN}/taskInstances/record/xcomEntries/return_value"
+NO_TASKS = {
+    RUN: {"state": "success"},
+    f"{RUN}/taskInstances": {"task_instances": [], "total_entries": 0},
+}
+
+
+def test_a_run_of_known_answers_says_so_and_names_what_was_not_scored(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client = api({**NO_TASKS, RESULT: {"value": SUMMARY}})
+    assert watch(client, "r", Console(width=200)) == SUMMARY
+    said = capsys.readouterr().out
+    assert "All 60 answers exist already; nothing was generated again" in said
+    assert "Not scored: 3 answers[/] are missing" in said
+
+
+def test_a_run_that_a_person_marked_as_successful_has_no_scores(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert watch(api({**NO_TASKS, RESULT: 404}), "r", Console(width=200)) is None
+    assert "ended without scores" in capsys.readouterr().out
 
 
 def test_the_last_line_can_be_read_by_a_script() -> None:

@@ -37,6 +37,8 @@ def test_a_task_named_twice_is_evaluated_once() -> None:
         ({"tasks": [" "]}, "choose at least one benchmark"),
         ({"num_shards": 0}, "num_shards is 0, which cannot be used; ask for at least 1 shard"),
         ({"max_job_hours": 0}, "give a number of hours above 0"),
+        ({"max_job_hours": float("inf")}, "give a number of hours above 0"),
+        ({"cluster": ""}, "name a profile of include/clusters"),
         ({"temperature": -1}, "give a number from 0"),
         ({"top_p": 0}, "give a number above 0 and at most 1"),
         ({"limit": 0}, "leave it empty for all problems"),

@@ -38,3 +38,18 @@ def test_each_place_can_be_set_alone(tmp_path: Path) -> None:
     assert settings.store == "s3://bucket/store"
     assert settings.database_url == "postgresql+psycopg://db/nightshard"
     assert settings.clusters == tmp_path / "mine"
+
+
+def test_a_relative_place_is_the_same_one_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = {
+        "NIGHTSHARD_STATE": "state",
+        "NIGHTSHARD_STORE": "store",
+        "NIGHTSHARD_CLUSTERS": "clusters",
+    }
+    settings = Settings.from_env(relative)
+    assert settings.state == tmp_path / "state"
+    assert settings.store == str(tmp_path / "store")
+    assert settings.clusters == tmp_path / "clusters"
