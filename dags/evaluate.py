@@ -17,9 +17,11 @@ from nightshard.orchestration.shard import SHARD_LABEL, ShardSensor
     tags=["nightshard", "evaluation"],
     default_args={
         "owner": "nightshard",
-        "retries": 2,
+        # A login node may be down for minutes; bad input and lost shards fail without a retry.
+        "retries": 5,
         "retry_delay": timedelta(seconds=20),
         "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=5),
     },
     is_paused_upon_creation=False,
     max_active_runs=16,

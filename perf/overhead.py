@@ -52,14 +52,20 @@ class Measured:
     Attributes:
         dag: from the trigger to the end of the DAG run.
         slowest: the slowest shard's own time, as its manifest says.
-        bare: ``sbatch --wait`` of the same array.
+        bare: the same array by hand, from ``sbatch`` to its last manifest.
+        waited: until ``sbatch --wait`` noticed; it looks at intervals that double.
         steps: per task, from the end of what came before it to its own end.
+        start: from the end of ``submit_shards`` to the start of the last worker.
+        notice: from the last manifest to the end of the last shard's task.
     """
 
     dag: float
     slowest: float
     bare: float
+    waited: float
     steps: dict[str, float]
+    start: float
+    notice: float
 
 
 def main() -> None:
@@ -131,16 +137,25 @@ def measure(api: AirflowApi, cluster: ClusterInfo, settings: Settings, seed: int
     outputs = settings.state / "store" / "runs" / run_key / "outputs"
     manifests = [json.loads(file.read_text()) for file in outputs.glob("*.manifest.json")]
     tasks = api.task_instances(run_id)
+    bare, waited = bare_seconds(cluster, run_key)
+    submitted, noticed = (_step_end(tasks, step) for step in ("submit_shards", "shard"))
     return Measured(
         dag=max(map(_end, tasks)) - triggered,
         slowest=max(manifest["timings"]["total_s"] for manifest in manifests),
-        bare=bare_seconds(cluster, run_key),
+        bare=bare,
+        waited=waited,
         steps=step_seconds(tasks, triggered),
+        start=max(_instant(manifest["started_at"]) for manifest in manifests) - submitted,
+        notice=noticed - max(_instant(manifest["finished_at"]) for manifest in manifests),
     )
 
 
-def bare_seconds(cluster: ClusterInfo, run_key: str) -> float:
-    """Time ``sbatch --wait`` of a copy of the run's folder without its answers."""
+def bare_seconds(cluster: ClusterInfo, run_key: str) -> tuple[float, float]:
+    """Time ``sbatch --wait`` of a copy of the run's folder without its answers.
+
+    Returns:
+        Seconds until the last manifest, and until ``sbatch`` returned.
+    """
     runs = cluster.shared / "nightshard" / "runs"
     copy = runs / f"{run_key}-bare"
     shutil.copytree(runs / run_key, copy, ignore=shutil.ignore_patterns("outputs", "shards"))
@@ -151,25 +166,39 @@ def bare_seconds(cluster: ClusterInfo, run_key: str) -> float:
     script.write_text(script.read_text().replace(str(runs / run_key), str(copy)))
     spec = copy / "spec.json"
     spec.write_text(json.dumps({**json.loads(spec.read_text()), "run_key": copy.name}))
-    started = time.monotonic()
+    started = time.time()
+    # It may end in an error, where it looks after Slurm has forgotten the job already.
     subprocess.run(
         ["sbatch", "--wait", "--parsable", f"--array=0-{SHARDS - 1}", script],
         env={**os.environ, **cluster.environment()},
-        check=True,
+        check=False,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    return time.monotonic() - started
+    waited = time.time() - started
+    manifests = [json.loads(file.read_text()) for file in copy.glob("outputs/*.manifest.json")]
+    if len(manifests) != SHARDS:
+        sys.exit(f"The bare array left {len(manifests)} of {SHARDS} manifests in {copy}.")
+    return max(_instant(manifest["finished_at"]) for manifest in manifests) - started, waited
 
 
 def step_seconds(tasks: list[dict[str, Any]], triggered: float) -> dict[str, float]:
     """Cut the run's time into steps: each lasts until its last task instance has ended."""
-    ends = {step: max(_end(task) for task in tasks if task["task_id"] == step) for step in STEPS}
+    ends = {step: _step_end(tasks, step) for step in STEPS}
     before = [triggered, *(ends[step] for step in STEPS[:-1])]
     return {step: ends[step] - start for step, start in zip(STEPS, before, strict=True)}
 
 
+def _step_end(tasks: list[dict[str, Any]], step: str) -> float:
+    return max(_end(task) for task in tasks if task["task_id"] == step)
+
+
 def _end(task: dict[str, Any]) -> float:
-    return datetime.fromisoformat(task["end_date"]).timestamp()
+    return _instant(task["end_date"])
+
+
+def _instant(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 def report(results: list[Measured]) -> None:
@@ -181,8 +210,11 @@ def report(results: list[Measured]) -> None:
     rows = {
         "DAG run": [result.dag for result in results],
         "slowest shard": [result.slowest for result in results],
-        "bare sbatch --wait": [result.bare for result in results],
+        "bare array, to its last manifest": [result.bare for result in results],
+        "bare array, to the end of sbatch --wait": [result.waited for result in results],
         "beyond the slowest shard": beyond,
+        "until the last worker starts": [result.start for result in results],
+        "from the last manifest to Airflow": [result.notice for result in results],
         **{f"step {step}": [result.steps[step] for result in results] for step in STEPS},
     }
     for name, values in rows.items():

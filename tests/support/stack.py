@@ -6,11 +6,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -20,8 +20,13 @@ from nightshard.local.airflow import AirflowInfo
 from nightshard.local.info import ClusterInfo
 from nightshard.local.stack import LocalStack
 
+T = TypeVar("T")
+
 POLL_S = 0.3
 RUN_TIMEOUT_S = 300
+
+SLOW = {"answer": "It is \\boxed{9}.", "seconds_per_request": 1.5, "concurrency": 1}
+"""Options of an echo engine that takes its time, one answer after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +69,47 @@ class Stack:
             text=True,
         )
 
-    def squeue(self) -> list[str]:
-        """Return every job that the cluster knows, ended ones included, one line each."""
-        output = subprocess.run(
-            ["squeue", "--array", "--noheader", "-t", "all", "--format=%i %j %T"],
+    def command(self, *command: str) -> str:
+        """Run one of Slurm's commands and return what it prints."""
+        return subprocess.run(
+            command,
             env={**os.environ, **self.cluster.environment()},
             check=True,
             capture_output=True,
             text=True,
         ).stdout
-        return output.splitlines()
+
+    def squeue(self) -> list[str]:
+        """Return every job that the cluster knows, ended ones included, one line each."""
+        wanted = ("--array", "--noheader", "-t", "all", "--format=%i %j %T")
+        return self.command("squeue", *wanted).splitlines()
 
     def run(self, conf: Mapping[str, Any]) -> "FinishedRun":
         """Trigger ``evaluate`` over REST and wait until it ends."""
+        return self.wait(self.trigger(conf))
+
+    def trigger(self, conf: Mapping[str, Any]) -> str:
+        """Trigger ``evaluate`` over REST and return the run's id."""
+        return self.api().trigger({"cluster": "local", "model": str(self.model), **conf})
+
+    def wait(self, run_id: str) -> "FinishedRun":
+        """Wait until a run ends."""
         api = self.api()
-        run_id = api.trigger({"cluster": "local", "model": str(self.model), **conf})
-        deadline = time.monotonic() + RUN_TIMEOUT_S
-        while (state := api.run_state(run_id)) not in {"success", "failed"}:
-            assert time.monotonic() < deadline, f"{run_id} is still {state}"
-            time.sleep(POLL_S)
-        return FinishedRun(api, run_id, state)
+
+        def ended() -> str | None:
+            state = api.run_state(run_id)
+            return state if state in {"success", "failed"} else None
+
+        return FinishedRun(api, run_id, eventually(ended, f"the end of {run_id}"))
+
+
+def eventually(look: Callable[[], T | None], what: str, timeout_s: float = RUN_TIMEOUT_S) -> T:
+    """Ask until there is an answer that is not None or empty."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := look()):
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"
+        time.sleep(POLL_S)
+    return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +180,7 @@ def write_profiles(clusters: Path) -> None:
     echo = {**local["engine"], "name": "echo", "options": {"answer": "It is \\boxed{9}."}}
     variations: dict[str, dict[str, Any]] = {
         "echo": {"engine": echo},
+        "slow": {"engine": {**echo, "options": SLOW}},
         "unreachable": {"ssh_conn_id": "nightshard_unreachable"},
         "wrong-key": {"ssh_conn_id": "nightshard_wrong_key"},
         "no-connection": {"ssh_conn_id": "nightshard_nowhere"},

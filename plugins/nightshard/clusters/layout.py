@@ -95,17 +95,21 @@ class RunLayout:
         """The element's exit code, written by the batch script as its last act."""
         return self.shard(rank) / f"exit-a{attempt}"
 
-    def script(self, attempt: int) -> PurePosixPath:
-        """The batch script of one attempt."""
-        return self.run / f"job-a{attempt}.sbatch"
+    def owner(self, rank: int) -> PurePosixPath:
+        """The try of the Airflow task that a shard belongs to; absent while it is the first."""
+        return self.shard(rank) / "owner"
 
-    def submission(self, attempt: int) -> PurePosixPath:
+    def script(self, attempt: int, rank: int | None = None) -> PurePosixPath:
+        """The batch script of one attempt; of one shard alone where ``rank`` is given."""
+        return self.run / f"job-{_attempt_name(attempt, rank)}.sbatch"
+
+    def submission(self, attempt: int, rank: int | None = None) -> PurePosixPath:
         """The intent to submit one attempt, written before ``sbatch`` runs."""
-        return self.run / f"submission-a{attempt}.json"
+        return self.run / f"submission-{_attempt_name(attempt, rank)}.json"
 
-    def job_name(self, attempt: int) -> str:
+    def job_name(self, attempt: int, rank: int | None = None) -> str:
         """The key by which Slurm knows one attempt."""
-        return f"ns-{self.run_key}-a{attempt}"
+        return f"ns-{self.run_key}-{_attempt_name(attempt, rank)}"
 
     def folders(self, world_size: int) -> list[PurePosixPath]:
         """All folders that must exist before the array starts.
@@ -113,3 +117,7 @@ class RunLayout:
         Slurm opens ``--output`` before the script runs, so each shard's folder is among them.
         """
         return [self.inputs, self.outputs, *(self.shard(rank) for rank in range(world_size))]
+
+
+def _attempt_name(attempt: int, rank: int | None) -> str:
+    return f"a{attempt}" if rank is None else f"a{attempt}-r{rank}"

@@ -26,7 +26,7 @@ def render_script(
     max_job_minutes: int,
     worker_zip: str,
     templates: Path,
-    ranks: str | None = None,
+    rank: int | None = None,
 ) -> str:
     """Render the batch script; nothing in it comes from what a user of a run typed.
 
@@ -38,7 +38,7 @@ def render_script(
         max_job_minutes: time limit of one element.
         worker_zip: remote path of the staged worker.
         templates: folder of the templates.
-        ranks: array indices in Slurm's form; by default all of them.
+        rank: the only shard to run; by default all of them.
 
     Raises:
         UserError: the template is missing or broken, or a value cannot stand in an ``#SBATCH``
@@ -50,7 +50,8 @@ def render_script(
             layout,
             attempt=attempt,
             max_job_minutes=max_job_minutes,
-            ranks=ranks or f"0-{world_size - 1}",
+            world_size=world_size,
+            rank=rank,
         )
     )
     for option in options:
@@ -95,7 +96,8 @@ def directives(
     *,
     attempt: int,
     max_job_minutes: int,
-    ranks: str,
+    world_size: int,
+    rank: int | None = None,
 ) -> Iterator[str]:
     """Yield the ``sbatch`` options of an array.
 
@@ -103,8 +105,8 @@ def directives(
     site that requeues all the same does not erase the log.
     """
     slurm = profile.slurm
-    yield f"--job-name={layout.job_name(attempt)}"
-    yield f"--array={ranks}"
+    yield f"--job-name={layout.job_name(attempt, rank)}"
+    yield f"--array={f'0-{world_size - 1}' if rank is None else rank}"
     yield f"--chdir={layout.run}"
     yield f"--output={layout.log_pattern(attempt)}"
     yield "--open-mode=append"

@@ -123,7 +123,7 @@ def worker_archive(source: Path) -> tuple[str, bytes]:
 
 
 async def ensure_worker(transport: Transport, profile: ClusterProfile, worker_source: Path) -> str:
-    """Put the worker on the cluster, once per content, and check that it starts there.
+    """Put the worker on the cluster and check that it starts there, once per content.
 
     Returns:
         Remote path of its archive.
@@ -137,9 +137,9 @@ async def ensure_worker(transport: Transport, profile: ClusterProfile, worker_so
     if not await transport.exists(path):
         await run_checked(transport, ["mkdir", "-p", "--", str(path.parent)], "Making a folder")
         await transport.put_bytes(path, content)
-    await run_worker_python(
-        transport, profile, ["-m", "shard_worker", "--version"], worker_zip=str(path)
-    )
+        await run_worker_python(
+            transport, profile, ["-m", "shard_worker", "--version"], worker_zip=str(path)
+        )
     return str(path)
 
 

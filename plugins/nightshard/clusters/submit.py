@@ -65,6 +65,7 @@ async def submit_array(
     num_tasks: int,
     attempt: int = 1,
     *,
+    rank: int | None = None,
     settle_s: float = SETTLE_S,
 ) -> ArrayJob:
     """Submit a run's array once, however often this is called and whatever reply gets lost.
@@ -80,6 +81,7 @@ async def submit_array(
         script: the batch script, see :func:`nightshard.clusters.script.render_script`.
         num_tasks: number of array elements.
         attempt: attempt of the run; another attempt is another submission.
+        rank: the only shard of this attempt; by default all of them.
         settle_s: how long a lost submission may take to show up.
 
     Raises:
@@ -87,7 +89,7 @@ async def submit_array(
             cause the same attempt can be submitted again.
         TransportError: the outcome stayed unknown; calling again is safe.
     """
-    submission = _Submission(transport, layout, attempt, num_tasks, settle_s)
+    submission = _Submission(transport, layout, attempt, num_tasks, rank, settle_s)
     return await submission.run(script)
 
 
@@ -138,12 +140,13 @@ class _Submission:
     layout: RunLayout
     attempt: int
     num_tasks: int
+    rank: int | None
     settle_s: float
 
     async def run(self, script: str) -> ArrayJob:
-        name = self.layout.job_name(self.attempt)
+        name = self.layout.job_name(self.attempt, self.rank)
         intent = Intent(name=name, tasks=self.num_tasks)
-        path = self.layout.submission(self.attempt)
+        path = self.layout.submission(self.attempt, self.rank)
         fresh = await self.transport.create_bytes(path, intent.to_bytes())
         if not fresh:
             earlier = Intent.read(await self.transport.get_bytes(path))
@@ -152,7 +155,9 @@ class _Submission:
             fresh = earlier is not None and earlier.rejected is not None
         found = await (find_array(self.transport, name) if fresh else self._find_patiently(name))
         if found is None:
-            await self.transport.put_bytes(self.layout.script(self.attempt), script.encode())
+            await self.transport.put_bytes(
+                self.layout.script(self.attempt, self.rank), script.encode()
+            )
             return await self._submit(intent)
         await self._note(intent, job_id=found.job_id)
         return self._job(found, adopted=True)
@@ -161,7 +166,9 @@ class _Submission:
         problem = ""
         for _ in range(TRIES):
             try:
-                reply = await self.transport.run(sbatch_command(self.layout.script(self.attempt)))
+                reply = await self.transport.run(
+                    sbatch_command(self.layout.script(self.attempt, self.rank))
+                )
             except TransportError as error:
                 problem = str(error)
             else:
@@ -193,14 +200,14 @@ class _Submission:
         return found
 
     async def _note(self, intent: Intent, **outcome: str | None) -> None:
-        path = self.layout.submission(self.attempt)
+        path = self.layout.submission(self.attempt, self.rank)
         await self.transport.put_bytes(path, intent.model_copy(update=outcome).to_bytes())
 
     def _job(self, found: SubmittedId, *, adopted: bool) -> ArrayJob:
         return ArrayJob(
             job_id=found.job_id,
             cluster=found.cluster,
-            name=self.layout.job_name(self.attempt),
+            name=self.layout.job_name(self.attempt, self.rank),
             attempt=self.attempt,
             adopted=adopted,
         )

@@ -11,12 +11,15 @@ from nightshard.clusters.pacing import PollBounds
 from nightshard.clusters.poller import ClusterPoller
 from nightshard.clusters.profile import ClusterProfile, load_named
 from nightshard.clusters.status import ShardStatus, WatchedShard
+from nightshard.clusters.submit import cancel
 from nightshard.core.errors import NightshardError
 from nightshard.core.settings import Settings
 from nightshard.core.story import ShardProgress, progress_sentence
 from nightshard.orchestration.connections import open_transport
 
 LOG_LINES = 25
+
+AGAIN = "Clear this task to run the shard again; it keeps the answers that are finished."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +46,40 @@ async def follow_shard(shard: Mapping[str, Any]) -> AsyncIterator[Step]:
     Raises:
         UserError: the cluster can no longer be logged in to.
     """
-    settings = Settings.from_env(os.environ)
-    # Reading a small YAML file still blocks; the triggerer's loop serves every other shard.
-    profile = await asyncio.to_thread(
-        load_named, settings.clusters, shard["cluster"], settings.variables(os.environ)
-    )
+    profile = await _profile(shard)
     watched = WatchedShard.from_dict(shard["watch"])
     async for status in shared_poller(profile).watch(watched):
         if status.final and not status.succeeded:
             yield Step(await _failure(profile, watched, status), failed=True)
         else:
             yield _step(status, watched)
+
+
+async def cancel_shard(shard: Mapping[str, Any], try_number: int) -> str:
+    """Cancel one array element, unless a later try of its task owns the shard.
+
+    Returns:
+        A sentence on what was done.
+
+    Raises:
+        NightshardError: the cluster cannot be reached.
+    """
+    profile = await _profile(shard)
+    watched = WatchedShard.from_dict(shard["watch"])
+    async with open_transport(profile) as transport:
+        owner = await transport.get_bytes(watched.layout.owner(watched.rank))
+        if owner is not None and int(owner) != try_number:
+            return f"Try {int(owner)} of this task watches the shard now; its job goes on."
+        await cancel(transport, watched.job, [watched.rank])
+    return f"Cancelled Slurm job {watched.job.job_id}_{watched.rank}."
+
+
+async def _profile(shard: Mapping[str, Any]) -> ClusterProfile:
+    settings = Settings.from_env(os.environ)
+    # Reading a small YAML file still blocks; the triggerer's loop serves every other shard.
+    return await asyncio.to_thread(
+        load_named, settings.clusters, shard["cluster"], settings.variables(os.environ)
+    )
 
 
 def shared_poller(profile: ClusterProfile) -> ClusterPoller:
@@ -87,7 +113,7 @@ async def _failure(profile: ClusterProfile, watched: WatchedShard, status: Shard
     log = watched.layout.attempt_log(watched.rank, watched.job.attempt)
     if not lines:
         return f"{cause}\nIt left no log at {log}."
-    return "\n".join([cause, f"The last lines of {log}:", *lines])
+    return "\n".join([cause, f"The last lines of {log}:", *lines, AGAIN])
 
 
 def _alive(status: ShardStatus) -> str:

@@ -34,13 +34,25 @@ class ShardSensor(BaseSensorOperator):
         self.shard = shard
 
     def execute(self, context: "Context") -> None:
-        """Hand the shard over to the triggerer."""
+        """Hand the shard over to the triggerer.
+
+        A later try, after a clear in the UI, finds the shard's job again. Where that has failed, it
+        submits another attempt of this shard alone, which generates only what is missing.
+        """
+        shard, try_number = self.shard, context["ti"].try_number
+        if try_number > 1:
+            from nightshard.orchestration.steps.reattaching import take_over
+
+            shard = take_over(shard, try_number)
         self.log.info(
             "Shard %(number)d of %(count)d: %(rows)d requests, Slurm job %(job_id)s_%(rank)d on "
             "cluster %(cluster)s",
-            self.shard,
+            shard,
         )
-        self.defer(trigger=ShardTrigger(shard=self.shard), method_name=self.resume.__name__)
+        self.defer(
+            trigger=ShardTrigger(shard=shard, try_number=try_number),
+            method_name=self.resume.__name__,
+        )
 
     def resume(self, context: "Context", event: dict[str, str]) -> None:
         """Fail with what the trigger found out; only a failed shard comes back here."""
@@ -52,15 +64,28 @@ class ShardTrigger(BaseTrigger):
 
     Args:
         shard: as for :class:`ShardSensor`.
+        try_number: try of the Airflow task that deferred this trigger.
     """
 
-    def __init__(self, shard: dict[str, Any]) -> None:
+    def __init__(self, shard: dict[str, Any], try_number: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.shard = shard
+        self.try_number = try_number
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what a triggerer needs to start over."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {"shard": self.shard}
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
+        return name, {"shard": self.shard, "try_number": self.try_number}
+
+    async def on_kill(self) -> None:
+        """Cancel this shard's own array element when a person ends the task; siblings go on.
+
+        Airflow calls this after a clear as well, when the next try has taken the shard over; that
+        try's job is left alone. A restart of the triggerer does not come here.
+        """
+        from nightshard.orchestration.following import cancel_shard
+
+        self.log.info("%s", await cancel_shard(self.shard, self.try_number))
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Log each change; end the task on success, wake it on failure."""

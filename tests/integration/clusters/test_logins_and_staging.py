@@ -212,10 +212,11 @@ async def test_the_worker_is_uploaded_once(runs) -> None:
 
 
 async def test_a_missing_python_is_named(runs) -> None:
+    archive = await ensure_worker(runs.transport, runs.profile(), WORKER_SOURCE)
     profile = runs.profile(worker={"python": "/nowhere/bin/python"})
 
     with pytest.raises(UserError, match=r"/nowhere/bin/python on cluster 'test' cannot be run"):
-        await ensure_worker(runs.transport, profile, WORKER_SOURCE)
+        await describe_model(runs.transport, profile, archive, "/", "echo")
 
 
 async def test_a_missing_package_is_named(runs, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nightshard.clusters.submit import ArrayJob
 from nightshard.core.errors import UserError
 from nightshard.core.story import read_progress
 from nightshard.orchestration import following
-from nightshard.orchestration.following import Step, follow_shard
+from nightshard.orchestration.following import AGAIN, Step, follow_shard
 from nightshard.orchestration.shard import ShardTrigger
 
 pytestmark = pytest.mark.unit
@@ -118,6 +118,7 @@ async def test_a_lost_shard_shows_its_cause_and_the_end_of_its_log(tell) -> None
         f"The last lines of {LAYOUT.attempt_log(0, 1)}:",
         "loading",
         "no memory",
+        AGAIN,
     ]
 
 
@@ -135,19 +136,20 @@ async def test_a_lost_shards_cause_is_told_even_where_its_log_cannot_be_had(tell
 
 async def test_the_trigger_ends_the_task_itself_on_success(tell) -> None:  # type: ignore[no-untyped-def]
     tell(WAITING, DONE)
-    (event,) = [event async for event in ShardTrigger(SHARD).run()]
+    (event,) = [event async for event in ShardTrigger(SHARD, 1).run()]
     assert event.xcoms == {"return_value": {"job_id": "56_0", "node": "node1", "rows": 10}}
 
 
 @pytest.mark.parametrize("end", [LOST, UserError("The host key HAS CHANGED")], ids=["lost", "key"])
 async def test_the_trigger_wakes_the_task_with_the_cause(tell, end) -> None:  # type: ignore[no-untyped-def]
     tell(WAITING, end)
-    (event,) = [event async for event in ShardTrigger(SHARD).run()]
+    (event,) = [event async for event in ShardTrigger(SHARD, 1).run()]
     said = str(end) if isinstance(end, UserError) else LOST.message
     assert said in event.payload["message"]
 
 
 def test_a_restarted_triggerer_gets_the_same_trigger_back() -> None:
-    path, arguments = ShardTrigger(SHARD).serialize()
+    path, arguments = ShardTrigger(SHARD, 2).serialize()
     assert path == "nightshard.orchestration.shard.ShardTrigger"
-    assert ShardTrigger(**json.loads(json.dumps(arguments))).shard == SHARD
+    again = ShardTrigger(**json.loads(json.dumps(arguments)))
+    assert (again.shard, again.try_number) == (SHARD, 2)

@@ -62,7 +62,8 @@ def submit(prepared: Json) -> list[Json]:
 
     Returns:
         For each shard: ``number`` and ``count`` for people, ``cluster``, ``job_id``, ``rank``,
-        ``rows``, and ``watch``, a :class:`WatchedShard` as JSON.
+        ``rows``, ``watch``, a :class:`WatchedShard` as JSON, and for another attempt ``worker``
+        and ``max_job_minutes``.
 
     Raises:
         UserError: Slurm refused; the sentence has Slurm's words.
@@ -95,6 +96,8 @@ def submit(prepared: Json) -> list[Json]:
             "job_id": job.job_id,
             "rank": rank,
             "rows": rows,
+            "worker": run.worker,
+            "max_job_minutes": run.max_job_minutes,
             "watch": WatchedShard(layout, rank, world_size, job, rows, run.fingerprint).to_dict(),
         }
         for rank, rows in enumerate(prepared["rows"])
