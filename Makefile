@@ -26,7 +26,7 @@ help: ## Say what can be made
 
 .PHONY: quickstart
 quickstart: setup ## Set up all parts on this machine and evaluate a small model
-	@$(NIGHTSHARD) quickstart $(if $(FORCE),--force) $(if $(TORCH_INDEX),--torch-index '$(TORCH_INDEX)')
+	@$(NIGHTSHARD) quickstart $(if $(filter-out 0,$(FORCE)),--force) $(if $(TORCH_INDEX),--torch-index '$(TORCH_INDEX)')
 
 .PHONY: down
 down: ## Stop what quickstart started; answers and scores are kept

@@ -25,7 +25,6 @@ from nightshard.orchestration.shard import SHARD_LABEL, ShardSensor
     },
     is_paused_upon_creation=False,
     max_active_runs=16,
-    render_template_as_native_obj=True,
     doc_md=tasks.EVALUATE_DOC,
 )
 def evaluate() -> None:
