@@ -12,6 +12,10 @@ DAG_ID = "evaluate"
 MAP_INDEX_UNMAPPED = -1
 
 
+class SilentAirflowError(UserError):
+    """Airflow does not answer: it is not there, or not for the moment."""
+
+
 class AirflowApi:
     """A logged-in client of one Airflow.
 
@@ -152,7 +156,7 @@ class AirflowApi:
         try:
             return self._client.request(method, path, **arguments)
         except httpx.TransportError:
-            raise UserError(
+            raise SilentAirflowError(
                 f"Airflow at {self.url} does not answer; start it (`make quickstart`) or set "
                 "NIGHTSHARD_AIRFLOW_URL."
             ) from None

@@ -15,17 +15,25 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from nightshard.cli.api import MAP_INDEX_UNMAPPED, AirflowApi
+from nightshard.cli.api import MAP_INDEX_UNMAPPED, AirflowApi, SilentAirflowError
 from nightshard.core.story import ShardProgress, read_progress
 
 POLL_S = 1.0
+
+SILENCE_S = 180.0
+"""How long Airflow may be silent before following it is given up."""
+
 ENDED = {"success", "failed"}
 SHARD_ENDED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 SHARD_TASK = "shard"
 
 
-def follow(api: AirflowApi, run_id: str, console: Console) -> str:
-    """Show a run until it ends and return its final state (``success`` or ``failed``)."""
+def follow(api: AirflowApi, run_id: str, console: Console, silence_s: float = SILENCE_S) -> str:
+    """Show a run until it ends and return its final state (``success`` or ``failed``).
+
+    Raises:
+        UserError: Airflow did not answer for ``silence_s`` seconds, or refuses to.
+    """
     with Progress(
         SpinnerColumn(finished_text=" "),
         TextColumn("{task.description}"),
@@ -37,13 +45,16 @@ def follow(api: AirflowApi, run_id: str, console: Console) -> str:
         disable=not console.is_terminal,
     ) as progress:
         view = _View(progress, console)
+        heard = time.monotonic()
         while True:
-            state = api.run_state(run_id)
-            tasks = api.task_instances(run_id)
-            view.show_steps(tasks)
-            for task in tasks:
-                if _is_shard(task):
-                    view.show_shard(task, api, run_id)
+            try:
+                state = view.look(api, run_id)
+                heard = time.monotonic()
+            except SilentAirflowError:
+                # The run goes on without its API server; a restart of that takes half a minute.
+                if time.monotonic() - heard > silence_s:
+                    raise
+                state = "silent"
             if state in ENDED:
                 return state
             time.sleep(POLL_S)
@@ -79,6 +90,16 @@ class _View:
         self.console = console
         self.bars: dict[int, TaskID] = {}
         self.states: dict[str, str] = {}
+
+    def look(self, api: AirflowApi, run_id: str) -> str:
+        """Ask Airflow once, show what changed and return the run's state."""
+        state = api.run_state(run_id)
+        tasks = api.task_instances(run_id)
+        self.show_steps(tasks)
+        for task in tasks:
+            if _is_shard(task):
+                self.show_shard(task, api, run_id)
+        return state
 
     def show_steps(self, tasks: Iterable[Mapping[str, Any]]) -> None:
         for task in tasks:

@@ -182,3 +182,29 @@ def test_the_last_line_can_be_read_by_a_script() -> None:
     line = "nightshard: run k scored Starter accuracy=0.350 n=60 shards=2 wall=75s"
     assert closing_line(summary) == line
     assert json.loads(json.dumps(summary)) == summary
+
+
+@pytest.mark.parametrize("silence_s", [60.0, 0.0], ids=["patient", "impatient"])
+def test_following_outlives_a_restart_of_the_api_server(
+    silence_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nightshard.cli.watch.POLL_S", 0.0)
+    replies = iter([httpx.ConnectError("down"), httpx.ConnectError("down"), "success"])
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "example"})
+        if request.url.path.endswith("/taskInstances"):
+            return httpx.Response(200, json={"task_instances": [], "total_entries": 0})
+        reply = next(replies)
+        if isinstance(reply, Exception):
+            raise reply
+        return httpx.Response(200, json={"state": reply})
+
+    client = AirflowApi("http://example", "admin", "x", transport=httpx.MockTransport(handle))
+    console = Console(force_terminal=False)
+    if silence_s:
+        assert follow(client, "r", console, silence_s) == "success"
+    else:
+        with pytest.raises(UserError, match="does not answer"):
+            follow(client, "r", console, silence_s)
