@@ -55,6 +55,11 @@ class RunParams(BaseModel):
     source: Mapping[str, str] = Field(default_factory=dict)
     force: bool = False
 
+    @field_validator("source", mode="before")
+    @classmethod
+    def _no_source_is_an_empty_one(cls, value: Any) -> Any:
+        return {} if value is None else value
+
     @field_validator("revision", "system_prompt", mode="after")
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:

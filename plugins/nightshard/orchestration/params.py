@@ -46,7 +46,7 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
         ),
         "source": Param(
             {},
-            type="object",
+            type=["object", "null"],
             title="Question files",
             description=(
                 "Local files in place of the Hub, by benchmark: "

@@ -25,6 +25,10 @@ def test_sampling_overrides_hold_only_what_was_set() -> None:
     assert params.sampling_overrides() == {"temperature": 0, "max_tokens": 64}
 
 
+def test_a_form_without_question_files_means_the_hub() -> None:
+    assert parse_run_params({**GOOD, "source": None}).source == {}
+
+
 def test_a_task_named_twice_is_evaluated_once() -> None:
     assert parse_run_params({**GOOD, "tasks": ["A", " B ", "A"]}).tasks == ("A", "B")
 
