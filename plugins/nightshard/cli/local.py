@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nightshard.core.settings import Settings
+from nightshard.local.airflow import AirflowInfo
 from nightshard.local.cluster import LocalCluster
 from nightshard.local.info import ClusterInfo
 from nightshard.local.stack import LocalStack, cluster_root
@@ -27,6 +28,10 @@ def local_api_access(settings: Settings) -> dict[str, str] | None:
     info = LocalStack(settings).airflow().status()
     if info is None:
         return None
+    return _access(info)
+
+
+def _access(info: AirflowInfo) -> dict[str, str]:
     return {"url": info.url, "username": info.username, "password": info.password}
 
 
@@ -112,9 +117,7 @@ def quickstart(force: bool, torch_index: str | None) -> None:
         "max_job_hours": 1,
         "force": force,
     }
-    api = api_from_environment(
-        {"url": airflow.url, "username": airflow.username, "password": airflow.password}
-    )
+    api = api_from_environment(_access(airflow))
     run_id = trigger(api, check_params(values, settings), console)
     console.print(f"Follow it at {api.page(run_id)}", highlight=False, soft_wrap=True)
     summary = watch(api, run_id, console)

@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from nightshard.core.errors import UserError
-from nightshard.core.fingerprint import ModelDescription, fingerprint_content
-from nightshard.core.hashing import content_id
+from nightshard.core.fingerprint import ModelDescription, fingerprint, fingerprint_content
 from nightshard.core.run_params import RunParams, model_label
 
 CONTRACT_VERSION = 1
@@ -48,7 +47,7 @@ class RunPlan:
     @property
     def fingerprint(self) -> str:
         """Id of everything outside the requests that can change an answer."""
-        return content_id(self.fingerprint_content)
+        return fingerprint(self.model, self.engine, {})
 
     @property
     def fingerprint_content(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A shard's story, from the shared poller to the Airflow log."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +8,13 @@ from typing import Any
 from nightshard.clusters.collecting import tail_log
 from nightshard.clusters.pacing import PollBounds
 from nightshard.clusters.poller import ClusterPoller
-from nightshard.clusters.profile import ClusterProfile, load_named
+from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.status import ShardStatus, WatchedShard
 from nightshard.clusters.submit import cancel
 from nightshard.core.errors import NightshardError
-from nightshard.core.settings import Settings
 from nightshard.core.story import ShardProgress, progress_sentence
 from nightshard.orchestration.connections import open_transport
+from nightshard.orchestration.steps import profile_named
 
 LOG_LINES = 25
 
@@ -75,11 +74,8 @@ async def cancel_shard(shard: Mapping[str, Any], try_number: int) -> str:
 
 
 async def _profile(shard: Mapping[str, Any]) -> ClusterProfile:
-    settings = Settings.from_env(os.environ)
     # Reading a small YAML file still blocks; the triggerer's loop serves every other shard.
-    return await asyncio.to_thread(
-        load_named, settings.clusters, shard["cluster"], settings.variables(os.environ)
-    )
+    return await asyncio.to_thread(profile_named, shard["cluster"])
 
 
 def shared_poller(profile: ClusterProfile) -> ClusterPoller:
@@ -87,9 +83,16 @@ def shared_poller(profile: ClusterProfile) -> ClusterPoller:
     return ClusterPoller.shared(
         profile.ssh_conn_id,
         lambda: open_transport(profile),
-        bounds=PollBounds(**profile.polling.model_dump()),
-        accounting=profile.slurm.accounting,
+        **poller_options(profile),
     )
+
+
+def poller_options(profile: ClusterProfile) -> dict[str, Any]:
+    """Return what a profile says of how its cluster may be asked, as arguments of a poller."""
+    return {
+        "bounds": PollBounds(**profile.polling.model_dump()),
+        "accounting": profile.slurm.accounting,
+    }
 
 
 def _step(status: ShardStatus, watched: WatchedShard) -> Step:

@@ -6,12 +6,15 @@ module a kind of work, so that a task imports no more than it needs.
 
 import os
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.profile import ClusterProfile, load_named
 from nightshard.core.run_plan import RunPlan
 from nightshard.core.settings import Settings
+
+if TYPE_CHECKING:
+    from nightshard.results.store import RunStore
 
 Json = dict[str, Any]
 
@@ -39,3 +42,11 @@ def profile_of(run: RunPlan) -> ClusterProfile:
 def layout_of(profile: ClusterProfile, run_key: str) -> RunLayout:
     """Return a run's remote paths."""
     return RunLayout(PurePosixPath(profile.workdir), run_key)
+
+
+def store_of(run: RunPlan) -> "RunStore":
+    """Return a run's folder in the artefact store."""
+    # Not every step needs pyarrow, which comes with it.
+    from nightshard.results.store import RunStore
+
+    return RunStore(current_settings().store, run.run_key)

@@ -13,7 +13,7 @@ from nightshard.clusters.status import WatchedShard
 from nightshard.clusters.submit import ArrayJob, submit_array
 from nightshard.core.run_plan import RunPlan
 from nightshard.orchestration.connections import open_transport
-from nightshard.orchestration.steps import Json, current_settings, layout_of, profile_of
+from nightshard.orchestration.steps import Json, current_settings, layout_of, profile_of, store_of
 from nightshard.results.store import RunStore, read_table, write_bytes
 
 FIRST_ATTEMPT = 1
@@ -37,7 +37,7 @@ def stage(prepared: Json) -> None:
 async def _stage(run: RunPlan, world_size: int) -> None:
     profile = profile_of(run)
     layout = layout_of(profile, run.run_key)
-    store = RunStore(current_settings().store, run.run_key)
+    store = store_of(run)
     files = {
         f"inputs/{shard_name(rank, world_size)}.parquet": store.input(rank, world_size).read_bytes()
         for rank in range(world_size)
@@ -112,7 +112,7 @@ def collect(prepared: Json) -> None:
         return
     profile = profile_of(run)
     layout = layout_of(profile, run.run_key)
-    store = RunStore(current_settings().store, run.run_key)
+    store = store_of(run)
 
     async def collect_over_ssh(folder: Path) -> None:
         async with open_transport(profile) as transport:

@@ -10,10 +10,10 @@ from nightshard.core.plan import check_shard_count, split_into_shards
 from nightshard.core.requests import Request
 from nightshard.core.run_params import RunParams
 from nightshard.core.run_plan import RunPlan
-from nightshard.orchestration.steps import Json, current_settings
+from nightshard.orchestration.steps import Json, store_of
 from nightshard.results.answers import known_answers
 from nightshard.results.arrow import planned_table, problems_to_table, requests_to_table
-from nightshard.results.store import RunStore, read_json, write_json, write_table
+from nightshard.results.store import read_json, write_json, write_table
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def prepare(plan: Json) -> Json:
             changed since an earlier try prepared the run.
     """
     run = RunPlan.from_dict(plan)
-    store = RunStore(current_settings().store, run.run_key)
+    store = store_of(run)
     done = store.folder / "prepared.json"
     if done.exists():
         prepared: Json = read_json(done)

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 
-from nightshard.clusters.pacing import PollBounds
 from nightshard.clusters.poller import ClusterPoller
 from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.script import render_script
@@ -12,6 +11,7 @@ from nightshard.clusters.status import ShardStatus, WatchedShard
 from nightshard.clusters.submit import ArrayJob, submit_array
 from nightshard.clusters.transport import Transport
 from nightshard.orchestration.connections import open_transport
+from nightshard.orchestration.following import poller_options
 from nightshard.orchestration.steps import Json, current_settings, profile_named
 
 ALIVE = {ShardState.WAITING, ShardState.RUNNING}
@@ -57,11 +57,7 @@ async def _job_to_watch(profile: ClusterProfile, shard: Json, try_number: int) -
 
 async def _look(profile: ClusterProfile, watched: WatchedShard) -> ShardStatus:
     """Find out whether the job is alive, has succeeded or has failed."""
-    poller = ClusterPoller(
-        lambda: open_transport(profile),
-        PollBounds(**profile.polling.model_dump()),
-        profile.slurm.accounting,
-    )
+    poller = ClusterPoller(lambda: open_transport(profile), **poller_options(profile))
     async for status in poller.watch(watched):
         if status.final or status.state in ALIVE:
             return status

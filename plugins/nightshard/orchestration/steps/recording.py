@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from nightshard.core.run_params import model_label
 from nightshard.core.run_plan import RunPlan
-from nightshard.orchestration.steps import Json, current_settings
+from nightshard.orchestration.steps import Json, current_settings, store_of
 from nightshard.orchestration.steps.scoring import headline
 from nightshard.results.database import open_database
 from nightshard.results.records import ModelRecord, RunRecord, ShardRecord
@@ -22,7 +22,7 @@ def record(prepared: Json, dag_id: str) -> Json:
         ``submitted`` and ``shards`` (array elements), ``scores``, ``failures``, ``wall_seconds``.
     """
     run = RunPlan.from_dict(prepared["plan"])
-    store = RunStore(current_settings().store, run.run_key)
+    store = store_of(run)
     world_size = prepared["world_size"]
     card = ScoreCard.from_dict(read_json(store.scorecard))
     finished = _finished_at(store)

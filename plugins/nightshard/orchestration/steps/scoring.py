@@ -6,19 +6,15 @@ from collections.abc import Sequence
 
 from nightshard.core.errors import UserError
 from nightshard.core.run_plan import RunPlan
-from nightshard.orchestration.steps import Json, current_settings
+from nightshard.orchestration.steps import Json, current_settings, store_of
 from nightshard.results.answers import save_answers
 from nightshard.results.arrow import table_to_problems
 from nightshard.results.merge import ShardOutput, merge_shards
 from nightshard.results.records import MetricRecord
 from nightshard.results.score import score as score_answers
-from nightshard.results.store import RunStore, read_json, read_table, write_json, write_table
+from nightshard.results.store import read_json, read_table, write_json, write_table
 
 log = logging.getLogger(__name__)
-
-
-def _store(run: RunPlan) -> RunStore:
-    return RunStore(current_settings().store, run.run_key)
 
 
 def merge(prepared: Json) -> None:
@@ -28,7 +24,7 @@ def merge(prepared: Json) -> None:
         IncompleteRunError: answers are missing, foreign, doubled or of another fingerprint.
     """
     run = RunPlan.from_dict(prepared["plan"])
-    store, settings, world_size = _store(run), current_settings(), prepared["world_size"]
+    store, settings, world_size = store_of(run), current_settings(), prepared["world_size"]
     schema = settings.worker_source / "shard_worker" / "schemas" / "manifest.schema.json"
     shards = [
         ShardOutput(store.output(rank, world_size), read_json(store.manifest(rank, world_size)))
@@ -53,7 +49,7 @@ def score(prepared: Json) -> None:
     Raises:
         UserError: no benchmark could be scored.
     """
-    store = _store(RunPlan.from_dict(prepared["plan"]))
+    store = store_of(RunPlan.from_dict(prepared["plan"]))
     card = score_answers(
         read_table(store.requests),
         table_to_problems(read_table(store.problems)),
