@@ -112,6 +112,27 @@ class ExitRecord(Document):
     job_id: str
 
 
+class RunIdentity(Document):
+    """``run.json``: whose run a folder holds.
+
+    Several installations of Nightshard may work for one account of a cluster. A job may be
+    cancelled from outside its run only where its run's folder has this installation's id.
+
+    Attributes:
+        deployment: id of the installation.
+        dag_id: Airflow's DAG.
+        dag_run_id: Airflow's id of the run.
+    """
+
+    deployment: Annotated[str, Field(min_length=1)]
+    dag_id: Annotated[str, Field(min_length=1)]
+    dag_run_id: Annotated[str, Field(min_length=1)]
+
+    def to_bytes(self) -> bytes:
+        """Render the file."""
+        return (json.dumps(self.model_dump(), sort_keys=True) + "\n").encode()
+
+
 class Intent(Document):
     """``submission-aN.json``: what is about to be submitted, later what became of it.
 

@@ -49,6 +49,11 @@ class RunLayout:
         return self.run / "spec.json"
 
     @property
+    def identity(self) -> PurePosixPath:
+        """Whose run this is, see :class:`~nightshard.clusters.documents.RunIdentity`."""
+        return self.run / "run.json"
+
+    @property
     def inputs(self) -> PurePosixPath:
         """Folder of the shards' questions."""
         return self.run / "inputs"
