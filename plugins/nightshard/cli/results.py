@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -20,7 +20,7 @@ from nightshard.core.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from nightshard.results.records import ScoreRow, Trace, TracedShard
+    from nightshard.results.records import AttemptRecord, ScoreRow, Trace, TracedShard
 
 Row = Mapping[str, Any]
 
@@ -203,7 +203,7 @@ def trace_view(found: "Trace", notes: Sequence[str] = ()) -> Group:
     )
     for note in notes:
         level.add(Text(_text(note)))
-    level = level.add(Text(f"{len(found.shards)} shard attempts"))
+    level = level.add(Text(f"{len(found.shards)} finished shards"))
     for key in found.unknown:
         level.add(
             Text(
@@ -211,9 +211,12 @@ def trace_view(found: "Trace", notes: Sequence[str] = ()) -> Group:
                 f"{_text(key.run_key)}, which gave some of the answers."
             )
         )
-    if not found.shards:
-        return Group(tree)
-    return Group(tree, Text(), _shard_table(found.shards, run.run_key))
+    below: list[RenderableType] = []
+    if found.shards:
+        below += [Text(), _shard_table(found.shards, run.run_key)]
+    if run.attempts:
+        below += [Text(), _attempt_table(run.attempts), Text(_gpu_hours(run.attempts))]
+    return Group(tree, *below)
 
 
 def _show_trace(engine: "Engine", run_key: str, as_json: bool) -> None:
@@ -279,6 +282,37 @@ def _shard_table(shards: "Sequence[TracedShard]", run_key: str) -> Table:
         Column("Generate s", lambda row: _seconds(row["generate_s"]), "right"),
     ]
     return _table(columns, rows)
+
+
+def _attempt_table(attempts: "Sequence[AttemptRecord]") -> Table:
+    rows: list[Row] = [
+        {name: getattr(one, name) for name in one.__dataclass_fields__} for one in attempts
+    ]
+    columns = [
+        Column("Shard", lambda row: str(row["rank"]), "right"),
+        Column("Attempt", lambda row: str(row["attempt"]), "right"),
+        Column("Ended", lambda row: _text(row["state"]).replace("_", " ")),
+        Column("Exit code", lambda row: _text(row["exit_code"]), "right"),
+        Column("Slurm job", lambda row: _text(row["job_id"])),
+        Column("Node", lambda row: _text(row["node"])),
+        Column("Answers by then", lambda row: str(row["done"]), "right"),
+        Column("GPU s", lambda row: _text(row["gpu_seconds"]), "right"),
+        Column("Then", lambda row: _text(row["decision"])),
+        Column("Ended at (UTC)", lambda row: _when(row["ended_at"])),
+    ]
+    return _table(columns, rows)
+
+
+def _gpu_hours(attempts: "Sequence[AttemptRecord]") -> str:
+    from nightshard.results.records import gpu_time
+
+    spent = gpu_time(attempts)
+    known = f"GPU hours: {spent.total / 3600:.2f}"
+    if spent.wasted:
+        known += f", {spent.wasted / 3600:.2f} of them in attempts that added no answer"
+    if spent.unknown:
+        known += f"; the run time of {spent.unknown} attempts is not known"
+    return f"{known}."
 
 
 def _table(columns: Iterable[Column], rows: Sequence[Row]) -> Table:

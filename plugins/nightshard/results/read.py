@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from nightshard.core.errors import UserError
 from nightshard.results.records import (
+    AttemptRecord,
     MetricRecord,
     ModelRecord,
     RunRecord,
@@ -152,6 +153,7 @@ def get_run(engine: sa.Engine, run_key: str) -> RunRecord:
         values = _values(RunRecord, run)
         values["model"] = _record(ModelRecord, run.model)
         values["shards"] = tuple(_record(ShardRecord, shard) for shard in run.shards)
+        values["attempts"] = tuple(_record(AttemptRecord, attempt) for attempt in run.attempts)
         values["metrics"] = tuple(_record(MetricRecord, metric) for metric in run.metrics)
         return RunRecord(**values)
 
@@ -226,7 +228,9 @@ def _score_rows(engine: sa.Engine, statement: _Scores) -> list[ScoreRow]:
 
 
 def _values(kind: type[Any], row: Any) -> dict[str, Any]:
-    return {field.name: getattr(row, field.name) for field in dataclasses.fields(kind)}
+    return {
+        field.name: getattr(row, field.name) for field in dataclasses.fields(kind) if field.init
+    }
 
 
 def _record(kind: type[_T], row: Any) -> _T:

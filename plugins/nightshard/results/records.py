@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,90 @@ class ShardRecord:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """How one attempt at one shard ended, well or not; None stands for what is not known.
+
+    Attributes:
+        rank: 0-based shard number.
+        attempt: 1-based.
+        state: the cause of the end, for example ``preempted`` or ``ended_well``.
+        job_id: Slurm's id of the array element, ``57_3``.
+        exit_code: of the worker.
+        node: host or hosts that ran it.
+        elapsed_s: Slurm's run time in seconds.
+        gpus: GPUs that it held.
+        done: answers of the shard on disk when it ended, those of earlier attempts included.
+        message: one sentence on the end.
+        decision: what was done next, for example ``again without node2``.
+        ended_at: aware time of the control plane's clock.
+        gpu_seconds: ``elapsed_s`` times ``gpus``; derived.
+    """
+
+    rank: int
+    attempt: int
+    state: str
+    job_id: str
+    exit_code: int | None = None
+    node: str | None = None
+    elapsed_s: int | None = None
+    gpus: int = 0
+    done: int = 0
+    message: str = ""
+    decision: str = ""
+    ended_at: datetime.datetime
+    gpu_seconds: int | None = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        spent = None if self.elapsed_s is None else self.elapsed_s * self.gpus
+        object.__setattr__(self, "gpu_seconds", spent)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "AttemptRecord":
+        """Build from the JSON form, ``ended_at`` as ISO text; fields of no interest are left out.
+
+        Raises:
+            TypeError: a field without a default is missing.
+        """
+        names = {field.name for field in dataclasses.fields(cls) if field.init}
+        known = {name: item for name, item in value.items() if name in names}
+        if isinstance(known.get("ended_at"), str):
+            known["ended_at"] = _instant(known["ended_at"])
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuTime:
+    """GPU seconds of a run's attempts.
+
+    Attributes:
+        total: of all attempts whose run time is known.
+        wasted: of those among them that added no answer to what was on disk before.
+        unknown: number of attempts whose run time is not known.
+    """
+
+    total: int
+    wasted: int
+    unknown: int
+
+
+def gpu_time(attempts: Iterable[AttemptRecord]) -> GpuTime:
+    """Add up what attempts cost, and what of it brought nothing.
+
+    An attempt that was cut off has not wasted what it wrote: the next one goes on from there.
+    """
+    total = wasted = unknown = 0
+    done: dict[int, int] = {}
+    for one in sorted(attempts, key=lambda one: (one.rank, one.attempt)):
+        if one.gpu_seconds is None:
+            unknown += 1
+        else:
+            total += one.gpu_seconds
+            wasted += one.gpu_seconds if one.done <= done.get(one.rank, 0) else 0
+        done[one.rank] = max(done.get(one.rank, 0), one.done)
+    return GpuTime(total, wasted, unknown)
+
+
 def _instant(text: str) -> datetime.datetime:
     value = datetime.datetime.fromisoformat(text)
     return value if value.tzinfo is not None else value.replace(tzinfo=datetime.UTC)
@@ -167,7 +251,8 @@ class RunRecord:
         dag_id: Airflow's DAG; ``dag_run_id``: Airflow's id of the run.
         answers_url: the merged answers, a path or fsspec URL of a parquet file.
         started_at: aware time; ``finished_at`` likewise; ``wall_seconds`` from end to end.
-        shards: attempts, ordered by rank and attempt.
+        shards: attempts that gave all answers of their shard, ordered by rank and attempt.
+        attempts: how each attempt ended, well or not, in the same order.
         metrics: scores, in the order in which they shall show.
     """
 
@@ -189,6 +274,7 @@ class RunRecord:
     finished_at: datetime.datetime | None = None
     wall_seconds: float | None = None
     shards: tuple[ShardRecord, ...] = ()
+    attempts: tuple[AttemptRecord, ...] = ()
     metrics: tuple[MetricRecord, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""The results database: models, runs, their shard attempts, and the metrics they scored."""
+"""The results database: models, runs, their shards and attempts, and the metrics they scored."""
 
 import datetime
 import uuid
@@ -159,11 +159,14 @@ class Run(Base):
 
     model: Mapped[Model] = relationship()
     shards: Mapped[list["Shard"]] = relationship(order_by="(Shard.rank, Shard.attempt)")
+    attempts: Mapped[list["ShardAttempt"]] = relationship(
+        order_by="(ShardAttempt.rank, ShardAttempt.attempt)"
+    )
     metrics: Mapped[list["Metric"]] = relationship(order_by="Metric.id")
 
 
 class Shard(Base):
-    """One attempt at one shard, as Slurm and the shard's manifest tell of it."""
+    """One attempt at one shard that gave all its answers, as the shard's manifest tells of it."""
 
     __tablename__ = "shards"
     __table_args__ = (UniqueConstraint("run_id", "rank", "attempt"),)
@@ -189,6 +192,29 @@ class Shard(Base):
     gpu_seconds: Mapped[float | None]
     started_at: Mapped[datetime.datetime | None]
     finished_at: Mapped[datetime.datetime | None]
+
+
+class ShardAttempt(Base):
+    """How one attempt at one shard ended, well or not, and what was done next."""
+
+    __tablename__ = "shard_attempts"
+    __table_args__ = (UniqueConstraint("run_id", "rank", "attempt"),)
+
+    id: Mapped[int] = mapped_column(_ROW_ID, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    rank: Mapped[int]
+    attempt: Mapped[int]
+    state: Mapped[str]
+    job_id: Mapped[str]
+    exit_code: Mapped[int | None]
+    node: Mapped[str | None]
+    elapsed_s: Mapped[int | None] = mapped_column(BigInteger)
+    gpus: Mapped[int]
+    gpu_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    done: Mapped[int]
+    message: Mapped[str] = mapped_column(LogText)
+    decision: Mapped[str] = mapped_column(LogText)
+    ended_at: Mapped[datetime.datetime]
 
 
 class Metric(Base):

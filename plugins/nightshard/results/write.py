@@ -9,14 +9,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from nightshard.results.database import write_transaction
-from nightshard.results.records import MetricRecord, RunRecord, ShardRecord
-from nightshard.results.tables import Base, Metric, Model, Run, Shard, utc_now
+from nightshard.results.records import AttemptRecord, MetricRecord, RunRecord, ShardRecord
+from nightshard.results.tables import Base, Metric, Model, Run, Shard, ShardAttempt, utc_now
 
 _NEVER_UPDATED = frozenset({"id", "created_at"})
 
 
 def record_run(engine: sa.Engine, run: RunRecord) -> None:
-    """Write a run, its model, its shard attempts and its metrics in one transaction.
+    """Write a run, its model, its shards, their attempts and its metrics in one transaction.
 
     Rows are known by what they are of (model and revision; run key; rank and attempt; benchmark,
     subset, metric and judge version), so a second call updates the rows that stand and adds those
@@ -27,16 +27,19 @@ def record_run(engine: sa.Engine, run: RunRecord) -> None:
     first and the run's next, so that none waits for another in a circle.
 
     Raises:
-        ValueError: two shards or two metrics of the run have the same key, or a time has no zone.
+        ValueError: two shards, attempts or metrics of the run have the same key, or a time has no
+            zone.
     """
     shards = sorted(run.shards, key=_shard_key)
+    attempts = sorted(run.attempts, key=_shard_key)
     metrics = list(run.metrics)
     _refuse_doubles("shard attempt", map(_shard_key, shards))
+    _refuse_doubles("ended attempt", map(_shard_key, attempts))
     _refuse_doubles("metric", map(_metric_key, metrics))
     with write_transaction(engine) as connection:
         model_id = _upsert(connection, Model, ("name", "revision"), [_new(run.model)])
         row = _new(run) | {"model_id": model_id}
-        for name in ("model", "shards", "metrics"):
+        for name in ("model", "shards", "attempts", "metrics"):
             del row[name]
         run_id = _upsert(connection, Run, ("run_key",), [row])
         children = {"run_id": run_id}
@@ -48,13 +51,19 @@ def record_run(engine: sa.Engine, run: RunRecord) -> None:
         )
         _upsert(
             connection,
+            ShardAttempt,
+            ("run_id", "rank", "attempt"),
+            [_fields(attempt) | children for attempt in attempts],
+        )
+        _upsert(
+            connection,
             Metric,
             ("run_id", "benchmark", "subset", "metric", "judge_version"),
             [_fields(metric) | children for metric in metrics],
         )
 
 
-def _shard_key(shard: ShardRecord) -> tuple[int, int]:
+def _shard_key(shard: ShardRecord | AttemptRecord) -> tuple[int, int]:
     return shard.rank, shard.attempt
 
 
@@ -84,7 +93,7 @@ def _new(record: Any) -> dict[str, Any]:
 
 def _upsert(
     connection: sa.Connection,
-    entity: type[Model | Run | Shard | Metric],
+    entity: type[Model | Run | Shard | ShardAttempt | Metric],
     key: Sequence[str],
     rows: Sequence[dict[str, Any]],
 ) -> str | None:

@@ -6,12 +6,14 @@ from multiprocessing.synchronize import Barrier
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from nightshard.core.errors import UserError
 from nightshard.results import database, read
 from nightshard.results.records import (
+    AttemptRecord,
     MetricRecord,
     ModelRecord,
     RunRecord,
@@ -69,6 +71,23 @@ def make_run(number: int, **changes) -> RunRecord:
                 started_at=NOON,
             )
             for rank in range(SHARDS)
+        ),
+        "attempts": tuple(
+            AttemptRecord(
+                rank=rank,
+                attempt=attempt,
+                state=state,
+                job_id=f"{number}_{rank}",
+                node=f"n{rank}",
+                elapsed_s=2**31 if attempt == 1 else None,
+                gpus=8,
+                done=attempt * 4,
+                message="Node n1 failed: ünreachable.",
+                decision="again without n1" if attempt == 1 else "done",
+                ended_at=NOON,
+            )
+            for rank in range(SHARDS)
+            for attempt, state in ((1, "node_failure"), (2, "ended_well"))
         ),
         "metrics": tuple(
             MetricRecord(
@@ -138,6 +157,7 @@ def test_twenty_writers_of_the_same_runs_leave_one_row_each(database_url):
         "models": 2,
         "runs": 4,
         "shards": 4 * SHARDS,
+        "shard_attempts": 8 * SHARDS,
         "metrics": 16,
     }
     assert [read.get_run(engine, f"run-{number}") for number in range(4)] == [
@@ -158,6 +178,37 @@ def test_an_empty_database_is_brought_to_head_and_a_second_upgrade_keeps_the_dat
     before = contents(engine)
     assert database.upgrade(database_url).is_head
     assert contents(engine) == before
+
+
+def test_a_database_of_the_first_version_gets_the_attempts_and_keeps_its_runs(
+    database_url, monkeypatch
+):
+    whole = command.upgrade
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", lambda config, _: whole(config, "r0001"))
+        old = database.upgrade(database_url)
+    assert (old.current, old.is_head) == ("r0001", False)
+    engine = database.make_engine(database_url)
+    with engine.begin() as connection:
+        tables = sa.MetaData()
+        tables.reflect(connection)
+        assert "shard_attempts" not in tables.tables
+        connection.execute(
+            tables.tables["models"].insert(),
+            {"id": "m", "name": "org/model", "revision": "1", "path": "/m", "created_at": NOON},
+        )
+        values = dict.fromkeys(("fingerprint", "cluster", "status"), "x")
+        numbers = dict.fromkeys(("num_shards", "requests", "reused"), 1)
+        connection.execute(
+            tables.tables["runs"].insert(),
+            {"id": "r", "run_key": "old", "model_id": "m", "created_at": NOON, **values, **numbers},
+        )
+    assert not database.check(database_url).is_head
+    engine = database.open_database(database_url)
+    assert database.check(database_url).is_head
+    assert read.get_run(engine, "old").attempts == ()
+    record_run(engine, make_run(1))
+    assert len(read.get_run(engine, "run-1").attempts) == 2 * SHARDS
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_models(database_url):
@@ -184,7 +235,9 @@ def test_what_a_later_record_does_not_know_stays(database_url):
     record_run(engine, make_run(1))
     record_run(
         engine,
-        make_run(1, params=None, wall_seconds=None, finished_at=None, shards=(), metrics=()),
+        make_run(
+            1, params=None, wall_seconds=None, finished_at=None, shards=(), attempts=(), metrics=()
+        ),
     )
     assert read.get_run(engine, "run-1") == make_run(1)
 

@@ -14,11 +14,13 @@ from nightshard.core.errors import UserError
 from nightshard.results import read
 from nightshard.results.database import open_database
 from nightshard.results.records import (
+    AttemptRecord,
     MetricRecord,
     ModelRecord,
     RunRecord,
     ShardKey,
     ShardRecord,
+    gpu_time,
 )
 from nightshard.results.tables import storable_text
 from nightshard.results.write import record_run
@@ -63,11 +65,24 @@ def shard(rank, attempt=1, **changes) -> ShardRecord:
     return ShardRecord(**(fields | changes))
 
 
+def attempt(rank, number=1, **changes) -> AttemptRecord:
+    fields = {
+        "rank": rank,
+        "attempt": number,
+        "state": "preempted",
+        "job_id": f"57_{rank}",
+        "elapsed_s": 100,
+        "gpus": 2,
+        "ended_at": NOON,
+    }
+    return AttemptRecord(**(fields | changes))
+
+
 def rows(engine) -> dict[str, list]:
     with engine.connect() as connection:
         return {
             table: connection.execute(sa.text(f"SELECT * FROM {table} ORDER BY id")).all()
-            for table in ("models", "runs", "shards", "metrics")
+            for table in ("models", "runs", "shards", "shard_attempts", "metrics")
         }
 
 
@@ -129,6 +144,25 @@ runs = st.builds(
             output_tokens=amounts,
             generate_s=seconds,
             started_at=st.none() | instants,
+        ),
+        unique_by=lambda one: (one.rank, one.attempt),
+        max_size=4,
+    ).map(lambda found: tuple(sorted(found, key=lambda one: (one.rank, one.attempt)))),
+    attempts=st.lists(
+        st.builds(
+            AttemptRecord,
+            rank=st.integers(0, 5),
+            attempt=st.integers(1, 3),
+            state=plain,
+            job_id=plain,
+            exit_code=st.none() | st.integers(0, 255),
+            node=st.none() | plain,
+            elapsed_s=st.none() | st.integers(0, 10**7),
+            gpus=st.integers(0, 1000),
+            done=st.integers(0, 10**6),
+            message=plain,
+            decision=plain,
+            ended_at=instants,
         ),
         unique_by=lambda one: (one.rank, one.attempt),
         max_size=4,
@@ -202,6 +236,8 @@ def test_a_run_is_recorded_whole_or_not_at_all(engine):
         record_run(engine, run(metrics=(metric(), metric(value=0.1))))
     with pytest.raises(ValueError, match="shard attempt"):
         record_run(engine, run(shards=(shard(0), shard(0))))
+    with pytest.raises(ValueError, match="ended attempt"):
+        record_run(engine, run(attempts=(attempt(0), attempt(0))))
     with pytest.raises(sa.exc.IntegrityError):
         record_run(engine, run(metrics=(metric(judge_version=None),)))
     assert all(not found for found in rows(engine).values())
@@ -210,6 +246,56 @@ def test_a_run_is_recorded_whole_or_not_at_all(engine):
 def test_strange_bytes_in_a_cause_do_not_lose_the_run(engine):
     record_run(engine, run(shards=(shard(0, cause="killed\0by \ud83d!"),)))
     assert read.get_run(engine, "r1").shards[0].cause == "killed�by �!"
+    record_run(engine, run(attempts=(attempt(0, message="bad\0byte"),)))
+    assert read.get_run(engine, "r1").attempts[0].message == "bad�byte"
+
+
+def test_an_attempt_is_added_to_those_that_were_recorded_before(engine):
+    record_run(engine, run(attempts=(attempt(1), attempt(0, node="n1"))))
+    record_run(engine, run(attempts=(attempt(0), attempt(0, 2, state="ended_well", done=7))))
+    stored = [
+        (one.rank, one.attempt, one.state, one.node, one.gpu_seconds)
+        for one in read.get_run(engine, "r1").attempts
+    ]
+    assert stored == [
+        (0, 1, "preempted", "n1", 200),
+        (0, 2, "ended_well", None, 200),
+        (1, 1, "preempted", None, 200),
+    ]
+
+
+def test_an_attempt_comes_from_the_json_that_the_run_left():
+    value = {
+        "rank": 3,
+        "attempt": 2,
+        "job_id": "57_3",
+        "state": "time_limit",
+        "exit_code": None,
+        "node": "node2",
+        "elapsed_s": 61,
+        "gpus": 4,
+        "done": 12,
+        "message": "The time limit was reached.",
+        "decision": "again",
+        "ended_at": "2026-11-24T12:00:00+00:00",
+        "by_try": 1,
+    }
+    record = AttemptRecord.from_json(value)
+    assert (record.state, record.gpu_seconds, record.ended_at) == ("time_limit", 244, NOON)
+    assert AttemptRecord.from_json(value | {"elapsed_s": None}).gpu_seconds is None
+
+
+def test_gpu_time_is_wasted_where_no_answer_was_added():
+    spent = gpu_time(
+        [
+            attempt(1, 1, done=0),
+            attempt(0, 3, done=9, elapsed_s=10),
+            attempt(0, 1, done=4),
+            attempt(0, 2, done=4, elapsed_s=3),
+            attempt(1, 2, elapsed_s=None),
+        ]
+    )
+    assert (spent.total, spent.wasted, spent.unknown) == (426, 206, 1)
 
 
 @given(st.text(st.characters()))

@@ -1,5 +1,6 @@
 """`nightshard results` and `nightshard db`, as a person sees them."""
 
+import dataclasses
 import datetime
 import io
 import json
@@ -15,7 +16,14 @@ from nightshard.cli.results import db, results, score_table
 from nightshard.core.errors import UserError
 from nightshard.results import store
 from nightshard.results.database import open_database
-from nightshard.results.records import MetricRecord, ModelRecord, RunRecord, ShardRecord
+from nightshard.results.read import get_run
+from nightshard.results.records import (
+    AttemptRecord,
+    MetricRecord,
+    ModelRecord,
+    RunRecord,
+    ShardRecord,
+)
 from nightshard.results.write import record_run
 
 pytestmark = pytest.mark.unit
@@ -156,6 +164,64 @@ def test_a_trace_leads_from_the_score_to_slurm_job_and_node(call, scores):
     assert " ".join(own.split()) == "- 0 1 COMPLETED 701 (700_0) gpu0 2 3 4321 4.2 31.5"
     assert " ".join(earlier.split()) == ("before 3 2 COMPLETED 731 (700_3) gpu3 2 3 4321 4.2 31.5")
     assert "does not know attempt 1 of shard 1 of run now" in output
+
+
+ATTEMPTS = (
+    AttemptRecord(
+        rank=0,
+        attempt=1,
+        state="node_failure",
+        job_id="57_0",
+        node="gpu2",
+        elapsed_s=5400,
+        gpus=4,
+        done=0,
+        message="Node gpu2 failed.",
+        decision="again without gpu2",
+        ended_at=NOON,
+    ),
+    AttemptRecord(
+        rank=0,
+        attempt=2,
+        state="ended_well",
+        job_id="58_0",
+        node="gpu3",
+        elapsed_s=900,
+        gpus=4,
+        done=3,
+        decision="done",
+        ended_at=NOON + datetime.timedelta(hours=1),
+    ),
+)
+
+
+def with_attempts(engine, attempts) -> None:
+    record_run(engine, dataclasses.replace(get_run(engine, "now"), attempts=attempts))
+
+
+def test_a_trace_shows_each_attempt_with_its_cause_and_cost(call, scores):
+    with_attempts(scores, ATTEMPTS)
+    lines = [
+        " ".join(line.split()) for line in call("results", "--run", "now", "--trace").splitlines()
+    ]
+    assert "0 1 node failure 57_0 gpu2 0 21600 again without gpu2 2026-11-24 12:00" in lines
+    assert "0 2 ended well 58_0 gpu3 3 3600 done 2026-11-24 13:00" in lines
+    assert lines[-1] == "GPU hours: 7.00, 6.00 of them in attempts that added no answer."
+
+
+def test_a_trace_says_what_it_does_not_know_of_the_cost(call, scores):
+    with_attempts(scores, (dataclasses.replace(ATTEMPTS[0], elapsed_s=None), ATTEMPTS[1]))
+    last = call("results", "--run", "now", "--trace").splitlines()[-1]
+    assert last == "GPU hours: 1.00; the run time of 1 attempts is not known."
+
+
+def test_a_trace_as_json_has_the_attempts_too(call, scores):
+    with_attempts(scores, ATTEMPTS)
+    found = json.loads(call("results", "--run", "now", "--trace", "--json"))["run"]["attempts"]
+    assert [(one["state"], one["gpu_seconds"]) for one in found] == [
+        ("node_failure", 21600),
+        ("ended_well", 3600),
+    ]
 
 
 def test_a_trace_as_json_holds_the_same(call, scores):
