@@ -1,4 +1,4 @@
-"""Airflow on this machine: ``airflow standalone`` in a folder of its own."""
+"""Airflow on this machine, in a folder of its own; a supervisor keeps its parts alive."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +16,45 @@ import httpx
 import psutil
 
 from nightshard.core.errors import UserError
-from nightshard.local.processes import free_port
+from nightshard.local.airflow_info import AirflowInfo, info_file, write_private
+from nightshard.local.airflow_parts import (
+    MIGRATION,
+    PARTS,
+    leads_part,
+    marked,
+    members,
+    output_file,
+    owner_of,
+    session_of,
+    signal_all,
+)
+from nightshard.local.airflow_settings import (
+    USERNAME,
+    Ports,
+    airflow_settings,
+    inherited,
+    passwords_file,
+    port_settings,
+)
+from nightshard.local.processes import Process, free_ports, locked, port_is_free
+
+__all__ = ["AirflowInfo", "LocalAirflow"]
 
 START_TIMEOUT_S = 180
+RETURN_TIMEOUT_S = 90
+"""How long a running supervisor may take to bring its parts back before all is started anew."""
+SUPERVISOR_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 15
-POLL_S = 0.5
+POLL_S = 0.25
 HEALTH_TIMEOUT_S = 15
 """An engine that loads may keep every core; who is slow to answer must not be taken for dead."""
 
-USERNAME = "admin"
-OWNER_MARK = "NIGHTSHARD_LOCAL_AIRFLOW"
-"""Variable by which our processes are found again; nobody's own shell carries it."""
-
-
-@dataclass(frozen=True, slots=True)
-class AirflowInfo:
-    """A running local Airflow, as kept in ``airflow.json`` (readable by its owner only).
-
-    Attributes:
-        url: address of the web page and of the REST API.
-        username: login.
-        password: made anew for each home folder.
-        pid: process group of all its processes.
-    """
-
-    url: str
-    username: str
-    password: str
-    pid: int
+TOO_MANY_FAILURES = 3
+"""A part that ended so often in a row, each time soon after its start, will not start."""
 
 
 class LocalAirflow:
-    """``airflow standalone`` on SQLite under ``home``, started, found again and stopped.
+    """Airflow on SQLite under ``home``, started, repaired, found again and stopped.
 
     Args:
         home: becomes ``AIRFLOW_HOME``.
@@ -60,151 +67,178 @@ class LocalAirflow:
         self.project = project
         self.environment = environment
 
-    @property
-    def _info_file(self) -> Path:
-        return self.home / "airflow.json"
-
-    @property
-    def log_file(self) -> Path:
-        """What all the components print."""
-        return self.home / "standalone.log"
+    def output_file(self, part: str) -> Path:
+        """Return the file with what a part, or the ``supervisor``, prints."""
+        return output_file(self.home, part)
 
     def status(self) -> AirflowInfo | None:
         """Return the running Airflow, or None."""
-        if not self._info_file.exists():
-            return None
-        info = AirflowInfo(**json.loads(self._info_file.read_text()))
-        return info if psutil.pid_exists(info.pid) and _is_healthy(info.url) else None
+        info = AirflowInfo.read(self.home)
+        return info if info is not None and self._complete(info) else None
 
     def up(self, say: Callable[[str], None]) -> AirflowInfo:
-        """Start Airflow, or return the one that runs with the same environment.
+        """Start Airflow, or return the one that runs with the same settings, repaired if need be.
 
         Raises:
             UserError: it did not become healthy in time; the log's last lines come along.
         """
-        running = self.status()
-        if running is not None and self._environment_file.exists():
-            if json.loads(self._environment_file.read_text()) == dict(self.environment):
-                return running
-            say("restarting Airflow, since its settings changed")
-        self.down()
-        self.home.mkdir(parents=True, exist_ok=True)
-        port = free_port()
-        password = self._password()
-        say("starting Airflow (about half a minute)")
-        with self.log_file.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", "standalone"],
-                env=self._process_environment(port),
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        info = AirflowInfo(f"http://127.0.0.1:{port}", USERNAME, password, process.pid)
-        _write_private(self._info_file, asdict(info))
-        _write_private(self._environment_file, dict(self.environment))
-        self._await_health(process, info.url)
-        return info
+        with locked(self.home / "up.lock"):
+            info = AirflowInfo.read(self.home)
+            if info is not None and self._settings_unchanged():
+                if self._complete(info):
+                    return info
+                if self._supervised(info):
+                    say("waiting for Airflow to come back")
+                    if self._await_health(RETURN_TIMEOUT_S) is None:
+                        return self._known()
+                elif any(leads_part(pid) for pid in info.parts.values()):
+                    say("starting what Airflow has lost")
+                    return self._start(info)
+            elif info is not None and self._processes():
+                say("restarting Airflow, since its settings changed")
+            self._stop()
+            say("starting Airflow (about half a minute)")
+            return self._start(self._new())
 
     def down(self) -> None:
-        """Stop all processes of this Airflow; harmless where none runs.
+        """Stop all processes of this Airflow; harmless where none runs."""
+        if self.home.exists():
+            with locked(self.home / "up.lock"):
+                self._stop()
 
-        They are found by their session and by a variable of their environment: a signal to the
-        parent alone orphans its children, and a process that renames itself loses its environment.
+    def _stop(self) -> None:
+        """Let the supervisor end its parts in order, then end whatever is left.
+
+        Processes are found by their sessions and by a variable of their environment: one that
+        renames itself loses its environment, and one that a task started may lead a session.
         """
+        info = AirflowInfo.read(self.home)
+        if info is not None and self._supervised(info):
+            supervisor = psutil.Process(info.pid)
+            signal_all([supervisor], signal.SIGTERM)
+            psutil.wait_procs([supervisor], timeout=SUPERVISOR_TIMEOUT_S)
         left: list[psutil.Process] = []
         for sign in (signal.SIGTERM, signal.SIGKILL):
             # Asked again, since a scheduler may have started one more before it ended.
             processes = [*{*left, *self._processes()}]
-            for process in processes:
-                try:
-                    process.send_signal(sign)
-                except psutil.Error:
-                    continue
+            signal_all(processes, sign)
             _, left = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
-        self._info_file.unlink(missing_ok=True)
+        info_file(self.home).unlink(missing_ok=True)
 
     def _processes(self) -> list[psutil.Process]:
         """Find every process of this Airflow."""
-        marked = {process.pid for process in psutil.process_iter() if self._marked(process)}
-        sessions = {session for pid in marked if (session := _session(pid)) is not None}
-        if self._info_file.exists():
-            sessions.add(json.loads(self._info_file.read_text())["pid"])
-        sessions.discard(os.getsid(0))
-        return [
-            process
-            for process in psutil.process_iter()
-            if process.pid in marked
-            or (_session(process.pid) in sessions and "airflow" in _command(process))
-        ]
+        carriers = marked(self.home)
+        sessions = {session for one in carriers if (session := session_of(one.pid)) is not None}
+        info = AirflowInfo.read(self.home)
+        if info is not None:
+            sessions |= {info.pid, *info.parts.values()}
+        return [*{*carriers, *members(sessions)}]
 
-    def _marked(self, process: psutil.Process) -> bool:
-        try:
-            return process.environ().get(OWNER_MARK) == str(self.home)
-        except psutil.Error:
-            return False
+    def _new(self) -> AirflowInfo:
+        return AirflowInfo(f"http://127.0.0.1:{self._ports().api}", USERNAME, self._password(), 0)
+
+    def _start(self, info: AirflowInfo) -> AirflowInfo:
+        """Start a supervisor; it takes over the parts of ``info`` that run."""
+        info.write(self.home)
+        settings = self._settings()
+        write_private(self._settings_file, settings)
+        output = self.output_file("supervisor")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("ab") as stream:
+            supervisor = subprocess.Popen(
+                [sys.executable, "-m", "nightshard.local.supervisor", str(self.home)],
+                env={**inherited(os.environ), **settings, **port_settings(self._ports())},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+        culprit = self._await_health(START_TIMEOUT_S, supervisor)
+        if culprit is None:
+            return self._known()
+        file = self.output_file(culprit)
+        tail = "\n".join(file.read_text(errors="replace").splitlines()[-15:])
+        self._stop()
+        raise UserError(f"Airflow did not start; the end of {file} says:\n{tail}")
+
+    def _await_health(
+        self, timeout_s: float, supervisor: "subprocess.Popen[bytes] | None" = None
+    ) -> str | None:
+        """Wait until all parts live and report so.
+
+        Returns:
+            None then; otherwise whose output tells why it did not come to that.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            info = self._known()
+            if self._complete(info):
+                return None
+            if (part := _hopeless(info)) is not None:
+                return part
+            if supervisor is not None and supervisor.poll() is not None:
+                return MIGRATION if MIGRATION in info.parts else "supervisor"
+            time.sleep(POLL_S)
+        return "supervisor"
+
+    def _complete(self, info: AirflowInfo) -> bool:
+        """Say whether supervisor and parts all live and Airflow calls itself healthy."""
+        return (
+            self._supervised(info)
+            and {*info.parts} == {*PARTS}
+            and all(leads_part(pid) for pid in info.parts.values())
+            and _is_healthy(info.url)
+        )
+
+    def _supervised(self, info: AirflowInfo) -> bool:
+        running = info.pid > 0 and Process.of(info.pid) is not None
+        return running and owner_of(info.pid) == str(self.home)
+
+    def _known(self) -> AirflowInfo:
+        info = AirflowInfo.read(self.home)
+        if info is None:
+            raise UserError("Airflow was stopped while it started; start it again.")
+        return info
 
     @property
-    def _environment_file(self) -> Path:
+    def _settings_file(self) -> Path:
         return self.home / "environment.json"
+
+    def _settings(self) -> dict[str, str]:
+        own = airflow_settings(self.home, self.project)
+        return {**self.environment, **own, "NIGHTSHARD_AIRFLOW_VERSION": version("apache-airflow")}
+
+    def _settings_unchanged(self) -> bool:
+        file = self._settings_file
+        return file.exists() and json.loads(file.read_text()) == self._settings()
+
+    def _ports(self) -> Ports:
+        """Return the ports of last time, new ones where another program has taken one."""
+        file = self.home / "ports.json"
+        if file.exists():
+            ports = Ports(**json.loads(file.read_text()))
+            if AirflowInfo.read(self.home) is not None or all(
+                port_is_free(port) for port in (ports.api, ports.worker_logs, ports.trigger_logs)
+            ):
+                return ports
+        api, worker_logs, trigger_logs = free_ports(3)
+        chosen = {"api": api, "worker_logs": worker_logs, "trigger_logs": trigger_logs}
+        write_private(file, chosen)
+        return Ports(**chosen)
 
     def _password(self) -> str:
         """Read or make the login's password, in the file that Airflow reads."""
-        file = self.home / "passwords.json"
+        file = passwords_file(self.home)
         if file.exists():
             return str(json.loads(file.read_text())[USERNAME])
         password = secrets.token_urlsafe(12)
-        _write_private(file, {USERNAME: password})
+        write_private(file, {USERNAME: password})
         return password
 
-    def _process_environment(self, port: int) -> dict[str, str]:
-        api = f"http://127.0.0.1:{port}"
-        return {
-            **foreign_settings_removed(os.environ),
-            **self.environment,
-            # `standalone` starts its parts by the name `airflow`.
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            OWNER_MARK: str(self.home),
-            "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(self.project / "dags"),
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.project / "plugins"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            # The default keeps 32 idle workers, about 30 MB each.
-            "AIRFLOW__CORE__PARALLELISM": os.environ.get("AIRFLOW__CORE__PARALLELISM", "4"),
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{api}/execution/",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(port),
-            "AIRFLOW__API__BASE_URL": api,
-            # A chain of short tasks spends most of its time between two looks of the scheduler.
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.05",
-            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
-            "PYTHONUNBUFFERED": "1",
-        }
 
-    def _await_health(self, process: subprocess.Popen[bytes], url: str) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if _is_healthy(url):
-                return
-            if process.poll() is not None:
-                break
-            time.sleep(POLL_S)
-        tail = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-15:])
-        self.down()
-        raise UserError(f"Airflow did not start; the end of {self.log_file} says:\n{tail}")
-
-
-def foreign_settings_removed(environ: Mapping[str, str]) -> dict[str, str]:
-    """Leave out the settings of an Airflow that the user has beside, above all its database."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if not name.startswith("AIRFLOW__") and name != "AIRFLOW_CONFIG"
-    }
+def _hopeless(info: AirflowInfo) -> str | None:
+    """Return a part that does not start however often it is tried."""
+    return next((name for name, n in info.failures.items() if n >= TOO_MANY_FAILURES), None)
 
 
 def _is_healthy(url: str) -> bool:
@@ -218,23 +252,3 @@ def _is_healthy(url: str) -> bool:
         parts.get(name, {}).get("status") == "healthy"
         for name in ("metadatabase", "scheduler", "triggerer", "dag_processor")
     )
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return None
-
-
-def _write_private(file: Path, value: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(value))

@@ -1,7 +1,7 @@
 """The local Airflow's processes are found and stopped, and nobody else's."""
 
-import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from nightshard.local.airflow import OWNER_MARK, LocalAirflow, foreign_settings_removed
+from nightshard.local.airflow import LocalAirflow
+from nightshard.local.airflow_info import AirflowInfo
+from nightshard.local.airflow_parts import OWNER_MARK
+from nightshard.local.airflow_settings import foreign_settings_removed
 from nightshard.local.processes import Process
 
 pytestmark = pytest.mark.unit
 
-# A parent as `airflow standalone` is one: its child drops the environment and takes another name.
+URL = "http://127.0.0.1:9"
+
+# A parent as a scheduler is one: its child drops the environment and takes another name.
 FAMILY = """
 import os, subprocess, sys
 child = subprocess.Popen(["/bin/sh", "-c", sys.argv[1], "airflow worker"], env={})
@@ -72,9 +77,8 @@ def test_down_stops_a_renamed_child_too(family: Family, home: Path) -> None:
     assert family.alive() == set()
 
 
-def test_down_finds_the_children_of_a_parent_that_was_killed(family: Family, home: Path) -> None:
-    info = {"url": "http://127.0.0.1:9", "username": "a", "password": "b"}
-    (home / "airflow.json").write_text(json.dumps({**info, "pid": family.parent.pid}))
+def test_down_finds_the_children_of_a_part_that_was_killed(family: Family, home: Path) -> None:
+    AirflowInfo(URL, "a", "b", 0, {"scheduler": family.parent.pid}).write(home)
     family.parent.kill()
     family.parent.wait()
     assert family.alive() == {family.child}
@@ -101,9 +105,13 @@ def test_down_leaves_another_folders_airflow_alone(family: Family, tmp_path: Pat
 def test_an_airflow_whose_process_is_gone_does_not_run(home: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    info = {"url": "http://127.0.0.1:9", "username": "a", "password": "b", "pid": ended.pid}
-    (home / "airflow.json").write_text(json.dumps(info))
+    AirflowInfo(URL, "a", "b", ended.pid).write(home)
     assert local(home).status() is None
+
+
+def test_only_the_owner_can_read_address_and_login(home: Path) -> None:
+    AirflowInfo(URL, "a", "b", 0).write(home)
+    assert stat.S_IMODE((home / "airflow.json").stat().st_mode) == 0o600
 
 
 def test_the_settings_of_another_airflow_do_not_reach_the_local_one() -> None:
