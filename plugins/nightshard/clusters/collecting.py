@@ -4,12 +4,13 @@ import asyncio
 import hashlib
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from nightshard.clusters.attempts import AttemptRecord
 from nightshard.clusters.documents import Manifest
 from nightshard.clusters.errors import CorruptOutputError, TransportError
 from nightshard.clusters.layout import RunLayout
-from nightshard.clusters.transport import Transport, all_of
+from nightshard.clusters.transport import COMMAND_NOT_FOUND, Transport, all_of, run_checked
 
 LOG_LINES = 30
 LOG_BYTES = 64_000
@@ -97,6 +98,35 @@ def _sha256(path: Path) -> str | None:
         for chunk in iter(lambda: file.read(_CHUNK), b""):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+async def read_attempts(transport: Transport, layout: RunLayout) -> list[AttemptRecord]:
+    """Return the records of all attempts of a run, in the order of ranks and attempts.
+
+    Raises:
+        TransportError: the connection failed.
+    """
+    script = 'cd -- "$1" && find . -name "attempt-*.json" -exec cat {} +'
+    command = ["sh", "-c", script, "attempts", str(layout.shards)]
+    text = await run_checked(transport, command, "Reading the attempts")
+    records = [AttemptRecord.read(line) for line in text.splitlines()]
+    return sorted(filter(None, records), key=lambda one: (one.rank, one.attempt))
+
+
+async def is_intact(transport: Transport, path: PurePosixPath, sha256: str) -> bool:
+    """Say whether a remote file has a checksum; it is computed on the cluster.
+
+    A login node without ``sha256sum`` is given the benefit of the doubt: :func:`collect_run` checks
+    the file once more when it is here.
+
+    Raises:
+        TransportError: the connection failed.
+    """
+    result = await transport.run(["sha256sum", "--", str(path)], idempotent=True)
+    if result.exit_status == COMMAND_NOT_FOUND:
+        return True
+    # A name with a backslash makes sha256sum begin the line with one.
+    return result.ok and result.stdout.lstrip("\\").startswith(sha256)
 
 
 async def tail_log(

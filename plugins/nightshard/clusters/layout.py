@@ -92,9 +92,17 @@ class RunLayout:
         """Standard output and error of one array element."""
         return self.shard(rank) / f"attempt-{attempt}.log"
 
-    def log_pattern(self, attempt: int) -> str:
-        """:meth:`attempt_log` as Slurm's file name pattern: ``%5a`` is the zero-padded index."""
-        return f"{self.shards}/%{RANK_DIGITS}a/attempt-{attempt}.log"
+    def log_pattern(self, attempt: int, first_rank: int = 0) -> str:
+        """:meth:`attempt_log` as Slurm's file name pattern: ``%5a`` is the zero-padded index.
+
+        In an array whose index 0 is not rank 0 the path leads through :meth:`links`.
+        """
+        folder = self.links(first_rank) if first_rank else self.shards
+        return f"{folder}/%{RANK_DIGITS}a/attempt-{attempt}.log"
+
+    def links(self, first_rank: int) -> PurePosixPath:
+        """Folder of links, named by array index, to the shards of an array that begins later."""
+        return self.run / "links" / f"{first_rank:0{RANK_DIGITS}d}"
 
     def exit_record(self, rank: int, attempt: int) -> PurePosixPath:
         """The element's exit code, written by the batch script as its last act."""
@@ -104,17 +112,21 @@ class RunLayout:
         """The try of the Airflow task that a shard belongs to; absent while it is the first."""
         return self.shard(rank) / "owner"
 
-    def script(self, attempt: int, rank: int | None = None) -> PurePosixPath:
-        """The batch script of one attempt; of one shard alone where ``rank`` is given."""
-        return self.run / f"job-{_attempt_name(attempt, rank)}.sbatch"
+    def attempt_record(self, rank: int, attempt: int) -> PurePosixPath:
+        """How an attempt ended and what was decided then; written by the control plane."""
+        return self.shard(rank) / f"attempt-{attempt}.json"
 
-    def submission(self, attempt: int, rank: int | None = None) -> PurePosixPath:
-        """The intent to submit one attempt, written before ``sbatch`` runs."""
-        return self.run / f"submission-{_attempt_name(attempt, rank)}.json"
+    def script(self, label: str) -> PurePosixPath:
+        """The batch script of one submission, see :class:`nightshard.clusters.submission`."""
+        return self.run / f"job-{label}.sbatch"
 
-    def job_name(self, attempt: int, rank: int | None = None) -> str:
-        """The key by which Slurm knows one attempt."""
-        return f"ns-{self.run_key}-{_attempt_name(attempt, rank)}"
+    def submission(self, label: str) -> PurePosixPath:
+        """The intent to submit, written before ``sbatch`` runs."""
+        return self.run / f"submission-{label}.json"
+
+    def job_name(self, label: str) -> str:
+        """The key by which Slurm knows one submission."""
+        return f"ns-{self.run_key}-{label}"
 
     def folders(self, world_size: int) -> list[PurePosixPath]:
         """All folders that must exist before the array starts.
@@ -122,7 +134,3 @@ class RunLayout:
         Slurm opens ``--output`` before the script runs, so each shard's folder is among them.
         """
         return [self.inputs, self.outputs, *(self.shard(rank) for rank in range(world_size))]
-
-
-def _attempt_name(attempt: int, rank: int | None) -> str:
-    return f"a{attempt}" if rank is None else f"a{attempt}-r{rank}"

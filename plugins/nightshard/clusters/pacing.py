@@ -1,5 +1,6 @@
 """How long to wait before a login node is asked again. Pure."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -23,6 +24,11 @@ class PollBounds:
     ceiling_s: float = 120.0
     grace_s: float = 120.0
     manifest_grace_s: float = 30.0
+
+
+def most_careful(one: PollBounds, other: PollBounds) -> PollBounds:
+    """Return bounds that are within both: the longer time of each pair."""
+    return PollBounds(*map(max, dataclasses.astuple(one), dataclasses.astuple(other)))
 
 
 def next_interval(

@@ -10,15 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
 
+from nightshard.clusters.commands import accounting_disabled, sacct_command, squeue_command
 from nightshard.clusters.errors import TransportError
-from nightshard.clusters.slurm import (
-    Row,
-    accounting_disabled,
-    parse_sacct,
-    parse_squeue,
-    sacct_command,
-    squeue_command,
-)
+from nightshard.clusters.slurm import Row, parse_sacct, parse_squeue
 from nightshard.clusters.status import WatchedShard
 
 FILES_PER_COMMAND = 500
@@ -60,6 +54,7 @@ def shard_files(shard: WatchedShard) -> dict[str, PurePosixPath]:
         "progress": shard.layout.progress(shard.rank),
         "exit_record": shard.layout.exit_record(shard.rank, shard.job.attempt),
         "manifest": shard.layout.manifest(shard.rank, shard.world_size),
+        "record": shard.layout.attempt_record(shard.rank, shard.job.attempt),
     }
 
 

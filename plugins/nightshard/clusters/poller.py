@@ -5,8 +5,8 @@ import logging
 import random
 import secrets
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -33,10 +33,6 @@ JITTER = 0.1
 DISABLED_FOR_S = 600.0
 """How long a cluster's word holds that it keeps no accounts."""
 
-_shared: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, ClusterPoller]]" = (
-    weakref.WeakKeyDictionary()
-)
-
 
 @dataclass(eq=False, slots=True)
 class _Watch:
@@ -52,7 +48,7 @@ class ClusterPoller:
     """Asks one cluster about all shards that are being watched.
 
     Args:
-        transport_factory: makes the connection; it is closed while nothing is watched.
+        connect: opens or lends the connection; it is given back while nothing is watched.
         bounds: how often the login node may be asked.
         accounting: the profile's ``slurm.accounting``.
         clock: monotonic seconds. Clocks of other hosts are never compared with it.
@@ -60,13 +56,13 @@ class ClusterPoller:
 
     def __init__(
         self,
-        transport_factory: Callable[[], Transport],
+        connect: Callable[[], AbstractAsyncContextManager[Transport]],
         bounds: PollBounds | None = None,
         accounting: Literal["auto", "yes", "no"] = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._factory = transport_factory
-        self._bounds = bounds or PollBounds()
+        self._connect = connect
+        self.bounds = bounds or PollBounds()
         self._accounting = accounting
         self._clock = clock
         self._watches: set[_Watch] = set()
@@ -77,22 +73,6 @@ class ClusterPoller:
         self._down = False
         self._failures = 0
         self.polls = 0
-
-    @classmethod
-    def shared(
-        cls, key: str, transport_factory: Callable[[], Transport], **options: Any
-    ) -> "ClusterPoller":
-        """Return this event loop's poller for ``key`` (a cluster), made at the first call.
-
-        Args:
-            key: names the cluster and its connection.
-            transport_factory: see the class.
-            **options: see the class.
-        """
-        pollers = _shared.setdefault(asyncio.get_running_loop(), {})
-        if key not in pollers:
-            pollers[key] = cls(transport_factory, **options)
-        return pollers[key]
 
     async def watch(self, shard: WatchedShard) -> AsyncIterator[ShardStatus]:
         """Yield a shard's status, now and at each change; the last one is final.
@@ -122,8 +102,9 @@ class ClusterPoller:
             self._wake.set()
 
     async def _run(self) -> None:
-        transport = self._factory()
+        held = AsyncExitStack()
         try:
+            transport = await held.enter_async_context(self._connect())
             while self._watches:
                 self._wake.clear()
                 await asyncio.sleep(GATHER_S)
@@ -141,7 +122,7 @@ class ClusterPoller:
             # No await between this and the end: a new watch must find either a poller that will
             # still look at it, or none.
             self._task = None
-            closing = asyncio.ensure_future(transport.close())
+            closing = asyncio.ensure_future(held.aclose())
             closing.add_done_callback(_consume)
 
     async def _pause(self, started: float) -> None:
@@ -149,14 +130,14 @@ class ClusterPoller:
         statuses = [watch.last for watch in self._watches if watch.last is not None]
         running = [w.running_since for w in self._watches if w.running_since is not None]
         interval = next_interval(
-            self._bounds,
+            self.bounds,
             now - self._changed_at,
             remaining_s(statuses, now - min(running, default=now)),
             self._failures,
         )
         interval *= random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 (spreads load, no secret)
         # A newcomer may cut a long pause short, but never below the floor or a back-off.
-        shortest = interval if self._failures else min(interval, self._bounds.floor_s)
+        shortest = interval if self._failures else min(interval, self.bounds.floor_s)
         await asyncio.sleep(max(0.0, started + shortest - self._clock() - GATHER_S))
         try:
             async with asyncio.timeout(max(0.0, started + interval - self._clock() - GATHER_S)):
@@ -211,7 +192,7 @@ class ClusterPoller:
 
     def _look(self, watch: _Watch, answer: PollAnswer) -> None:
         now = self._clock()
-        element = (watch.shard.job.job_id, watch.shard.rank)
+        element = watch.shard.element
         queue = _ours(answer.queue.get(element), watch.shard)
         accounts = _ours(answer.accounts.get(element), watch.shard)
         ended = next((row for row in (queue, accounts) if row and row.state.ended), None)
@@ -231,7 +212,7 @@ class ClusterPoller:
             and (self._accounting == "yes" or not self._down),
             **files,
         )
-        grace = Grace(self._bounds.grace_s, self._bounds.manifest_grace_s)
+        grace = Grace(self.bounds.grace_s, self.bounds.manifest_grace_s)
         self._tell(watch, judge(watch.shard, seen, grace))
 
     def _fail(self, watches: list[_Watch], problem: str, answer: PollAnswer | None = None) -> None:
@@ -239,8 +220,7 @@ class ClusterPoller:
         for watch in watches:
             known = watch.last or ShardStatus(ShardState.UNKNOWN, final=False, message="")
             if answer is not None:
-                element = (watch.shard.job.job_id, watch.shard.rank)
-                accounts = _ours(answer.accounts.get(element), watch.shard)
+                accounts = _ours(answer.accounts.get(watch.shard.element), watch.shard)
                 if accounts is not None and accounts.state.ended:
                     self._look(watch, answer)
                     continue
@@ -276,6 +256,7 @@ def _gist(status: ShardStatus) -> tuple[Any, ...]:
     return (
         status.state,
         status.final,
+        status.overdue,
         status.reason,
         status.node,
         status.exit_code,

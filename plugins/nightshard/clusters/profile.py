@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
@@ -95,6 +96,10 @@ class Slurm(Section):
     extra_directives: tuple[Annotated[str, AfterValidator(_directive)], ...] = ()
     max_array_size: Annotated[int, Field(ge=1)] = 1001
     """Slurm's MaxArraySize, 1001 by default: the largest index is one less."""
+    max_submitted: Annotated[int, Field(ge=1)] | None = None
+    """The site's limit on a user's jobs in the queue (MaxSubmitJobs); an element counts as one."""
+    requeue: bool = False
+    """True where the site requeues preempted jobs and those of failed nodes itself."""
     accounting: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_yaml_word)] = "auto"
 
 
@@ -130,6 +135,16 @@ class Limits(Section):
     max_job_hours: Annotated[float, Field(gt=0)] | None = None
 
 
+class Retry(Section):
+    """How often a shard is tried, when the cause of its end allows another attempt.
+
+    ``max_attempts`` counts the first; ``max_hours`` bounds the accumulated run time of a shard.
+    """
+
+    max_attempts: Annotated[int, Field(ge=1)] = 4
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+
+
 class Polling(Section):
     """How often the login node may be asked, in seconds.
 
@@ -156,6 +171,31 @@ class Engine(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+def _link(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s{}]+(\{(job_id|path)\}[^\s{}]*)+", value):
+        raise ValueError(
+            "give an http(s) address with {job_id} or {path} where the job's id or the file's path "
+            "belongs"
+        )
+    return value
+
+
+class Links(Section):
+    """Pages of the site's own portal, for the buttons on a shard.
+
+    ``job`` is the page of a Slurm job, with ``{job_id}`` (``1234_0``) in it, and ``file`` the page
+    of a file, with ``{path}``.
+    """
+
+    job: Annotated[str, AfterValidator(_link)] | None = None
+    file: Annotated[str, AfterValidator(_link)] | None = None
+
+
+def portal_link(template: str, *, job_id: str = "", path: str = "") -> str:
+    """Fill a link of :class:`Links` in; what it is filled with is quoted."""
+    return template.replace("{job_id}", quote(job_id)).replace("{path}", quote(path))
+
+
 class ClusterProfile(Section):
     """One cluster, as its YAML file describes it."""
 
@@ -169,12 +209,27 @@ class ClusterProfile(Section):
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
     polling: Polling = Polling()
+    retry: Retry = Retry()
     engine: Engine = Engine()
+    links: Links = Links()
     template: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+\.j2$")] = "base.sbatch.j2"
 
-    def max_shards(self) -> int:
-        """Return the most shards that a run may have here, Slurm's own bound included."""
-        return min(self.limits.max_shards or self.slurm.max_array_size, self.slurm.max_array_size)
+    def gpus(self) -> int:
+        """Return how many GPUs an array element holds, as its options ask for them."""
+        asked = [f"--gres={self.slurm.gres}", *self.slurm.extra_directives]
+        return max(map(_gpus, asked))
+
+
+def _gpus(directive: str) -> int:
+    name, _, value = directive.partition("=")
+    match name:
+        case "--gres":
+            found = re.search(r"(?:^|,)gpu(?::[A-Za-z][\w.-]*)?(?::(\d+))?(?=,|$|\()", value)
+            return int(found[1] or 1) if found else 0
+        case "--gpus" | "--gpus-per-node" | "--gpus-per-task":
+            return int(re.sub(r".*:", "", value) or 0) if value[-1:].isdigit() else 0
+        case _:
+            return 0
 
 
 def profile_names(directory: Path) -> list[str]:

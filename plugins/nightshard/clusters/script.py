@@ -2,57 +2,50 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jinja2
 
-from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.submission import Submission
 from nightshard.core.errors import UserError
 
 SIGNAL_BEFORE_END_S = 60
 """Slurm warns the script so long before the time limit (up to a minute early, sbatch(1))."""
 
+_EXCLUDE = "--exclude="
 _DIRECTIVE = re.compile(r"--[a-z-]+(=[^\s\"'\\#]+)?")
 
 
 def render_script(
     profile: ClusterProfile,
-    layout: RunLayout,
+    submission: Submission,
     *,
     world_size: int,
-    attempt: int,
     max_job_minutes: int,
     worker_zip: str,
     templates: Path,
-    rank: int | None = None,
+    exclude: Sequence[str] = (),
 ) -> str:
     """Render the batch script; nothing in it comes from what a user of a run typed.
 
     Args:
         profile: the cluster.
-        layout: the run's remote paths.
-        world_size: number of shards.
-        attempt: 1 for the first.
+        submission: which array of the run.
+        world_size: number of shards of the run.
         max_job_minutes: time limit of one element.
         worker_zip: remote path of the staged worker.
         templates: folder of the templates.
-        rank: the only shard to run; by default all of them.
+        exclude: nodes that must not be used, besides those that the profile leaves out.
 
     Raises:
         UserError: the template is missing or broken, or a value cannot stand in an ``#SBATCH``
             line, which Slurm splits at spaces and in which it reads quotes and ``#``.
     """
+    layout = submission.layout
     options = list(
-        directives(
-            profile,
-            layout,
-            attempt=attempt,
-            max_job_minutes=max_job_minutes,
-            world_size=world_size,
-            rank=rank,
-        )
+        directives(profile, submission, max_job_minutes=max_job_minutes, exclude=exclude)
     )
     for option in options:
         if not _DIRECTIVE.fullmatch(option):
@@ -78,7 +71,8 @@ def render_script(
             run=layout.run,
             shards=layout.shards,
             world_size=world_size,
-            attempt=attempt,
+            attempt=submission.attempt,
+            first_rank=submission.first_rank,
         )
     except jinja2.TemplateNotFound:
         raise UserError(
@@ -92,28 +86,26 @@ def render_script(
 
 def directives(
     profile: ClusterProfile,
-    layout: RunLayout,
+    submission: Submission,
     *,
-    attempt: int,
     max_job_minutes: int,
-    world_size: int,
-    rank: int | None = None,
+    exclude: Sequence[str] = (),
 ) -> Iterator[str]:
     """Yield the ``sbatch`` options of an array.
 
-    ``--no-requeue``: the control plane alone decides what runs again. ``--open-mode=append``: a
-    site that requeues all the same does not erase the log.
+    ``--no-requeue``: the control plane alone decides what runs again, unless the profile says that
+    the site does. ``--open-mode=append``: a requeued job does not erase its log.
     """
-    slurm = profile.slurm
-    yield f"--job-name={layout.job_name(attempt, rank)}"
-    yield f"--array={f'0-{world_size - 1}' if rank is None else rank}"
+    slurm, layout = profile.slurm, submission.layout
+    yield f"--job-name={submission.job_name}"
+    yield f"--array={submission.indices}"
     yield f"--chdir={layout.run}"
-    yield f"--output={layout.log_pattern(attempt)}"
+    yield f"--output={layout.log_pattern(submission.attempt, submission.first_rank)}"
     yield "--open-mode=append"
     yield f"--time={max_job_minutes}"
     yield "--nodes=1"
     yield "--ntasks=1"
-    yield "--no-requeue"
+    yield "--requeue" if slurm.requeue else "--no-requeue"
     yield f"--signal=B:USR1@{SIGNAL_BEFORE_END_S}"
     chosen = {
         "partition": slurm.partition,
@@ -127,4 +119,11 @@ def directives(
     for name, value in chosen.items():
         if value is not None:
             yield f"--{name}={value}"
-    yield from slurm.extra_directives
+    left_out = [*exclude]
+    for directive in slurm.extra_directives:
+        if directive.startswith(_EXCLUDE):  # of two such options sbatch obeys the last alone
+            left_out.append(directive.removeprefix(_EXCLUDE))
+        else:
+            yield directive
+    if left_out:
+        yield _EXCLUDE + ",".join(left_out)

@@ -1,14 +1,13 @@
-"""What Slurm says and how it is asked: states, text formats, argument lists. Pure.
+"""What Slurm says: states, text formats, rows. Pure.
 
 The text formats are used and not ``--json``: measured on Slurm 22.05, ``squeue --json -j X``
 ignores ``-j``, and ``sacct --json`` shows return code 0 for jobs that failed with 3.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import PurePosixPath
 
 
 class ShardState(StrEnum):
@@ -67,9 +66,8 @@ STUCK_REASONS = {
 }
 """Reasons with which Slurm *accepts* a job that it will then never start."""
 
-SQUEUE_FORMAT = "%i|%F|%K|%A|%T|%r|%N|%S|%j"
+SQUEUE_FORMAT = "%i|%F|%K|%A|%T|%r|%N|%S|%M|%j"
 SACCT_FORMAT = "JobID,JobIDRaw,State,ExitCode,NodeList,ElapsedRaw,Start,JobName"
-SACCT_WINDOW = "now-7days"
 
 _NOTHING = {"", "N/A", "None", "None assigned", "(null)", "Unknown", "NONE"}
 
@@ -90,7 +88,7 @@ class Row:
         start: start, or the expected start while it waits, in the cluster's own clock.
         name: job name.
         exit_code: exit code, where the source tells it.
-        elapsed_s: seconds of run time, where the source tells it.
+        elapsed_s: seconds of run time by the cluster's own clock, where the source tells it.
     """
 
     array_id: str
@@ -127,25 +125,39 @@ def _squeue_line(line: str) -> Iterator[Row]:
     fields = line.split("|", SQUEUE_FORMAT.count("|"))
     if len(fields) != SQUEUE_FORMAT.count("|") + 1 or not fields[1].strip().isdigit():
         return
-    element, array_id, index, raw_id, word, reason, node, start, name = (f.strip() for f in fields)
+    element, array_id, _, raw_id, word, reason, node, start, used, name = map(str.strip, fields)
+    index = element.partition("_")[2]
     known_reason = _something(reason)
-    indices: list[int | None]
-    if "[" in element:
-        indices = list(expand_indices(element.partition("_")[2]))
-    else:
-        indices = [int(index) if index.isdigit() and "_" in element else None]
+    state = _or_rejected(state_of(word, known_reason), node, start)
+    indices = _indices(index or None)
     for each in indices:
         yield Row(
             array_id=array_id,
             index=each,
             raw_id=raw_id,
-            state=state_of(word, known_reason),
+            state=state,
             word=word,
             reason=known_reason,
             node=_something(node),
             start=_something(start),
             name=name,
+            elapsed_s=elapsed_seconds(used),
         )
+
+
+def _or_rejected(state: ShardState, node: str, start: str) -> ShardState:
+    """Tell the record that a refused submission leaves behind from a job that failed."""
+    never_ran = _something(node) is None and _something(start) is None
+    return ShardState.REJECTED if state is ShardState.FAILED and never_ran else state
+
+
+def elapsed_seconds(text: str) -> int | None:
+    """Read Slurm's ``[days-]hours:minutes:seconds`` or ``minutes:seconds``; None for others."""
+    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text.strip())
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def parse_sacct(text: str) -> list[Row]:
@@ -159,9 +171,7 @@ def _sacct_line(line: str) -> Iterator[Row]:
     if len(fields) != SACCT_FORMAT.count(",") + 1 or match is None:
         return
     _, raw_id, word, exit_code, node, elapsed, start, name = (field.strip() for field in fields)
-    state = state_of(word)
-    if state is ShardState.FAILED and _something(node) is None and _something(start) is None:
-        state = ShardState.REJECTED  # the record that a refused submission leaves behind
+    state = _or_rejected(state_of(word), node, start)
     code, _, signal = exit_code.partition(":")
     failed_with = int(code) if code.isdigit() else None
     if failed_with == 0 and signal.isdigit() and int(signal):
@@ -213,101 +223,3 @@ def compress_indices(indices: Iterable[int]) -> str:
         else:
             runs.append([index, index])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-
-
-@dataclass(frozen=True, slots=True)
-class SubmittedId:
-    """What ``sbatch --parsable`` printed: a job id and, on federated sites, a cluster."""
-
-    job_id: str
-    cluster: str | None = None
-
-
-def parse_parsable(stdout: str) -> SubmittedId | None:
-    """Find the id in the output of ``sbatch --parsable``; None where there is none.
-
-    A site's own lines around it are passed over, and the exit code does not matter: sbatch can
-    fail after the controller has accepted the job.
-    """
-    for line in reversed(stdout.splitlines()):
-        match = re.fullmatch(r"(\d+)(?:;([A-Za-z0-9._-]+))?", line.strip())
-        if match is not None:
-            return SubmittedId(match[1], match[2])
-    return None
-
-
-_AMBIGUOUS = re.compile(
-    r"timed out|timeout|unable to contact|connection refused|connection reset|"
-    r"unexpected message|zero bytes|transport endpoint|message receive failure|"
-    r"communication|standby|temporarily|try again|slurm_load|protocol authentication",
-    re.IGNORECASE,
-)
-
-
-def rejection(stderr: str) -> str | None:
-    """Return Slurm's sentence where it clearly refused a job.
-
-    None where the words leave open whether it was accepted: "Socket timed out on send/recv" often
-    means that it was.
-    """
-    complaints = re.findall(r"^sbatch: (?:error|fatal): (.+)$", stderr, re.MULTILINE)
-    if not complaints or any(_AMBIGUOUS.search(line) for line in complaints):
-        return None
-    return "; ".join(line.strip().rstrip(".") for line in complaints)
-
-
-def sbatch_command(script: PurePosixPath) -> list[str]:
-    """Return the arguments that submit a script; all options stand in the script itself."""
-    return ["sbatch", "--parsable", str(script)]
-
-
-def squeue_command(*, name: str | None = None, cluster: str | None = None) -> list[str]:
-    """Return the arguments that list my array elements, ended ones too while Slurm keeps them."""
-    return [
-        "squeue",
-        "--me",
-        "--array",
-        "--noheader",
-        "--states=all",
-        f"--format={SQUEUE_FORMAT}",
-        *([f"--name={name}"] if name else []),
-        *([f"--clusters={cluster}"] if cluster else []),
-    ]
-
-
-def sacct_command(
-    *, name: str | None = None, job_ids: Sequence[str] = (), cluster: str | None = None
-) -> list[str]:
-    """Return the arguments that list my array elements from the accounting database."""
-    return [
-        "sacct",
-        "--noheader",
-        "--parsable2",
-        "--allocations",
-        f"--format={SACCT_FORMAT}",
-        f"--starttime={SACCT_WINDOW}",
-        *([f"--name={name}"] if name else []),
-        *([f"--jobs={','.join(job_ids)}"] if job_ids else []),
-        *([f"--clusters={cluster}"] if cluster else []),
-    ]
-
-
-def scancel_command(
-    job_id: str, ranks: Iterable[int] | None, *, name: str, cluster: str | None = None
-) -> list[str]:
-    """Return the arguments that cancel elements of one array, or all of it.
-
-    The name is given too: Slurm then leaves a job alone that got a recycled id.
-    """
-    jobs = [job_id] if ranks is None else [f"{job_id}_{rank}" for rank in sorted(set(ranks))]
-    return [
-        "scancel",
-        f"--name={name}",
-        *([f"--clusters={cluster}"] if cluster else []),
-        *jobs,
-    ]
-
-
-def accounting_disabled(stderr: str) -> bool:
-    """Whether ``sacct`` says that this cluster keeps no accounts."""
-    return "accounting storage is disabled" in stderr

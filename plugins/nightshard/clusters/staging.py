@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from nightshard.clusters.errors import TransportError
-from nightshard.clusters.layout import RunLayout
+from nightshard.clusters.layout import RANK_DIGITS, RunLayout
 from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.remote_python import run_worker_python
 from nightshard.clusters.transport import Transport, all_of, run_checked
@@ -143,11 +143,33 @@ async def ensure_worker(transport: Transport, profile: ClusterProfile, worker_so
     return str(path)
 
 
+_FOLDERS = 'xargs -0 mkdir -p -- && cd -- "$1"\n'
+
+
+def _links(layout: RunLayout, world_size: int, array_size: int) -> str:
+    """Return shell lines that make :meth:`RunLayout.links` for all arrays but the first."""
+    lines = []
+    for first in range(array_size, world_size, array_size):
+        folder = layout.links(first).relative_to(layout.run)
+        count = min(array_size, world_size - first)
+        lines += [
+            f"mkdir -p {folder} && i=0",
+            f"while [ $i -lt {count} ]; do",
+            f"  index=$(printf '%0{RANK_DIGITS}d' $i)",
+            f"  rank=$(printf '%0{RANK_DIGITS}d' $(({first} + i)))",
+            f'  ln -sfn "../../shards/$rank" "{folder}/$index" || exit 1',
+            "  i=$((i + 1))",
+            "done",
+        ]
+    return "\n".join(lines)
+
+
 async def stage_run(
     transport: Transport,
     layout: RunLayout,
     files: Mapping[str, Path | bytes],
     world_size: int,
+    array_size: int | None = None,
 ) -> None:
     """Copy a run's files, ``spec.json`` last, so that a run with a spec has all its inputs.
 
@@ -156,6 +178,7 @@ async def stage_run(
         layout: the run.
         files: content by path relative to the run's folder.
         world_size: number of shards; their folders are made too.
+        array_size: most elements of one array; by default one array has all.
 
     Raises:
         TransportError: the connection failed; staging again is harmless.
@@ -165,11 +188,16 @@ async def stage_run(
         if name.is_absolute() or ".." in name.parts:
             raise ValueError(f"{name} is not a path inside the run")
     folders = {*layout.folders(world_size), *(layout.run / name.parent for name in relative)}
-    await run_checked(
-        transport,
-        ["mkdir", "-p", "--", *sorted(map(str, folders))],
-        "Making the run's folders",
+    script = _FOLDERS + _links(layout, world_size, array_size or world_size)
+    # By standard input, since one word of a command line has at most 128 KiB on Linux.
+    made = await transport.run(
+        ["sh", "-c", script, "folders", str(layout.run)],
+        stdin="\0".join(sorted(map(str, folders))),
+        idempotent=True,
     )
+    if not made.ok:
+        detail = " ".join(made.stderr.split()) or f"exit status {made.exit_status}"
+        raise TransportError(f"Making the run's folders failed on the cluster: {detail}.")
 
     async def put(name: PurePosixPath) -> None:
         content = relative[name]

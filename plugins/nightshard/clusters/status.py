@@ -1,10 +1,9 @@
 """What a shard's state is, judged from all that is known of it. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import PurePosixPath
-from typing import Any
+from dataclasses import dataclass, replace
 
+from nightshard.clusters.attempts import AttemptRecord
 from nightshard.clusters.documents import ExitRecord, Manifest, Progress
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.slurm import STUCK_REASONS, Row, ShardState
@@ -21,6 +20,10 @@ EXIT_CODES: Mapping[int, tuple[ShardState, str]] = {
     137: (ShardState.FAILED, "the worker was killed"),
 }
 """Exit codes of ``shard_worker run`` (the contract) and of the shell."""
+
+OVERDUE_S = 900.0
+"""How long after its time limit a job may still be listed as running: Slurm ends it up to a minute
+late, waits for KillWait, and has partitions with OverTimeLimit."""
 
 EXPECTED_START = ", expected to start at"
 
@@ -41,11 +44,12 @@ class WatchedShard:
 
     Attributes:
         layout: the run's remote paths.
-        rank: array index.
+        rank: the shard; its array index is less by the job's ``first_rank``.
         world_size: number of shards of the run.
         job: the array.
         rows: answers that the shard owes.
         fingerprint: fingerprint that its manifest must carry.
+        max_job_minutes: time limit of its job, None where it is not known.
     """
 
     layout: RunLayout
@@ -54,30 +58,12 @@ class WatchedShard:
     job: ArrayJob
     rows: int
     fingerprint: str
+    max_job_minutes: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "workdir": str(self.layout.workdir),
-            "run_key": self.layout.run_key,
-            "rank": self.rank,
-            "world_size": self.world_size,
-            "job": self.job.to_dict(),
-            "rows": self.rows,
-            "fingerprint": self.fingerprint,
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> "WatchedShard":
-        """Build from :meth:`to_dict`'s form."""
-        return cls(
-            layout=RunLayout(PurePosixPath(value["workdir"]), value["run_key"]),
-            rank=value["rank"],
-            world_size=value["world_size"],
-            job=ArrayJob.from_dict(value["job"]),
-            rows=value["rows"],
-            fingerprint=value["fingerprint"],
-        )
+    @property
+    def element(self) -> tuple[str, int]:
+        """Array id and index, by which Slurm lists it."""
+        return self.job.job_id, self.rank - self.job.first_rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +76,13 @@ class ShardStatus:
         reason: Slurm's reason, while it waits or for its end.
         node: where it runs or ran.
         start: expected start while it waits, in the cluster's clock.
-        job_id: ``<array id>_<rank>``.
+        job_id: ``<array id>_<index>``.
         exit_code: of the worker, where known.
+        elapsed_s: run time in seconds by the cluster's clock, where known.
         progress: the shard's own account of this attempt.
-        manifest: the valid manifest; set if and only if ``state`` is ``ended_well``.
+        manifest: the valid manifest; set only if ``state`` is ``ended_well``.
+        overdue: it runs although Slurm should have ended it long ago.
+        record: how the attempt ended, where that was decided before; then nothing else is set.
         message: one sentence for a person.
     """
 
@@ -105,23 +94,16 @@ class ShardStatus:
     start: str | None = None
     job_id: str | None = None
     exit_code: int | None = None
+    elapsed_s: int | None = None
     progress: Progress | None = None
     manifest: Manifest | None = None
+    overdue: bool = False
+    record: AttemptRecord | None = None
 
     @property
     def succeeded(self) -> bool:
         """Whether the shard is done: ended, with a valid manifest."""
         return self.final and self.state is ShardState.ENDED_WELL
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form (progress and manifest as in their files)."""
-        plain = asdict(replace(self, progress=None, manifest=None))
-        return {
-            **plain,
-            "state": self.state.value,
-            "progress": self.progress.model_dump() if self.progress else None,
-            "manifest": self.manifest.model_dump() if self.manifest else None,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +116,7 @@ class Evidence:
         progress: text of ``progress.json``.
         exit_record: text of the attempt's exit record.
         manifest: text of the manifest.
+        record: text of the attempt's record.
         missing_s: for how long it has been in no listing although squeue answered.
         ended_s: for how long Slurm has said that it ended.
         accounts_answer: sacct works here, so the cause of an end will show up there.
@@ -144,6 +127,7 @@ class Evidence:
     progress: str | None = None
     exit_record: str | None = None
     manifest: str | None = None
+    record: str | None = None
     missing_s: float = 0.0
     ended_s: float = 0.0
     accounts_answer: bool = False
@@ -169,6 +153,9 @@ def judge(shard: WatchedShard, seen: Evidence, grace: Grace) -> ShardStatus:
     for a grace period and then judged by what it left on disk: manifest, else exit record, else
     nothing, which is a final ``unknown``.
     """
+    record = AttemptRecord.read(seen.record)
+    if record is not None and (record.rank, record.attempt) == (shard.rank, shard.job.attempt):
+        return _recorded(record)
     row = _decisive(seen)
     progress = Progress.read(seen.progress)
     if progress is not None and progress.attempt != shard.job.attempt:
@@ -180,12 +167,13 @@ def judge(shard: WatchedShard, seen: Evidence, grace: Grace) -> ShardStatus:
         reason=row.reason if row else None,
         node=(row.node if row else None) or (progress.node if progress else None),
         start=row.start if row else None,
-        job_id=f"{shard.job.job_id}_{shard.rank}",
+        job_id=shard.job.element(shard.rank),
         exit_code=_exit_code(seen, row),
+        elapsed_s=row.elapsed_s if row else None,
         progress=progress,
     )
     if row is not None and not row.state.ended:
-        return _alive(known, row)
+        return _alive(known, row, shard.max_job_minutes)
     manifest, fault = _manifest(shard, seen.manifest)
     if manifest is not None:
         return replace(
@@ -200,6 +188,18 @@ def judge(shard: WatchedShard, seen: Evidence, grace: Grace) -> ShardStatus:
     if row is not None:
         return _ended(known, row, seen, grace, fault)
     return _missing(known, seen, grace, fault)
+
+
+def _recorded(record: AttemptRecord) -> ShardStatus:
+    return ShardStatus(
+        state=ShardState(record.state),
+        final=True,
+        message=record.message,
+        node=record.node,
+        job_id=record.job_id,
+        exit_code=record.exit_code,
+        record=record,
+    )
 
 
 def _decisive(seen: Evidence) -> Row | None:
@@ -232,7 +232,7 @@ def _manifest(shard: WatchedShard, text: str | None) -> tuple[Manifest | None, s
     return (None, fault) if fault else (manifest, "")
 
 
-def _alive(known: ShardStatus, row: Row) -> ShardStatus:
+def _alive(known: ShardStatus, row: Row, max_job_minutes: int | None) -> ShardStatus:
     if row.state is ShardState.WAITING:
         why = f" ({row.reason})" if row.reason else ""
         if row.reason in STUCK_REASONS:
@@ -242,7 +242,18 @@ def _alive(known: ShardStatus, row: Row) -> ShardStatus:
         return replace(known, state=row.state, message=f"waiting in the queue{why}", progress=None)
     if row.state is ShardState.UNKNOWN:
         return replace(known, message=f"in a state that Slurm calls {row.word}")
-    return replace(known, state=row.state, message=f"running on {known.node or 'its node'}")
+    overdue = (
+        max_job_minutes is not None
+        and row.elapsed_s is not None
+        and row.elapsed_s > 60 * max_job_minutes + OVERDUE_S
+    )
+    late = ", long after its time limit" if overdue else ""
+    return replace(
+        known,
+        state=row.state,
+        message=f"running on {known.node or 'its node'}{late}",
+        overdue=overdue,
+    )
 
 
 def _ended(known: ShardStatus, row: Row, seen: Evidence, grace: Grace, fault: str) -> ShardStatus:

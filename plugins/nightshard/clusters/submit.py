@@ -5,22 +5,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nightshard.clusters.documents import Intent
-from nightshard.clusters.errors import SubmissionRejectedError, TransportError
-from nightshard.clusters.layout import RunLayout
-from nightshard.clusters.slurm import (
-    Row,
-    ShardState,
+from nightshard.clusters.commands import (
     SubmittedId,
     parse_parsable,
-    parse_sacct,
-    parse_squeue,
+    queue_is_full,
     rejection,
     sacct_command,
     sbatch_command,
     scancel_command,
     squeue_command,
 )
+from nightshard.clusters.documents import Intent
+from nightshard.clusters.errors import QueueFullError, SubmissionRejectedError, TransportError
+from nightshard.clusters.slurm import Row, ShardState, parse_sacct, parse_squeue
+from nightshard.clusters.submission import Submission
 from nightshard.clusters.transport import COMMAND_NOT_FOUND, Transport, run_checked
 
 SETTLE_S = 15.0
@@ -39,6 +37,7 @@ class ArrayJob:
         cluster: its cluster on federated sites, else None.
         name: job name; with the id it stays unmistakable even where ids recycle.
         attempt: attempt of the run, 1 for the first.
+        first_rank: rank of array index 0.
         adopted: it had been submitted before and was found again.
     """
 
@@ -46,7 +45,12 @@ class ArrayJob:
     cluster: str | None
     name: str
     attempt: int
+    first_rank: int = 0
     adopted: bool = False
+
+    def element(self, rank: int) -> str:
+        """Return Slurm's id of a shard's element, ``57_3``."""
+        return f"{self.job_id}_{rank - self.first_rank}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -59,49 +63,52 @@ class ArrayJob:
 
 
 async def submit_array(
-    transport: Transport,
-    layout: RunLayout,
-    script: str,
-    num_tasks: int,
-    attempt: int = 1,
-    *,
-    rank: int | None = None,
-    settle_s: float = SETTLE_S,
+    transport: Transport, submission: Submission, script: str, *, settle_s: float = SETTLE_S
 ) -> ArrayJob:
-    """Submit a run's array once, however often this is called and whatever reply gets lost.
+    """Submit an array once, however often this is called and whatever reply gets lost.
 
     An intent file, created exclusively, comes first; the job name is the key. If an intent is there
     already, or sbatch's reply leaves open whether the job was accepted, the name is looked up in
-    squeue and sacct, again after ``settle_s``, and what is found is adopted. The worker's exclusive
-    claim is the backstop behind this.
+    squeue and sacct, again after ``settle_s``, and what is found is adopted. Where an array went
+    through twice all the same, the oldest is kept and the others are cancelled. The worker's
+    exclusive claim is the backstop behind this.
 
     Args:
         transport: connection to the login node.
-        layout: the run, staged.
+        submission: which array of the run, whose files are staged.
         script: the batch script, see :func:`nightshard.clusters.script.render_script`.
-        num_tasks: number of array elements.
-        attempt: attempt of the run; another attempt is another submission.
-        rank: the only shard of this attempt; by default all of them.
         settle_s: how long a lost submission may take to show up.
 
     Raises:
+        QueueFullError: the site's limit on jobs in the queue is reached; submit again later.
         SubmissionRejectedError: Slurm refused; the sentence is Slurm's own. After mending the
             cause the same attempt can be submitted again.
         TransportError: the outcome stayed unknown; calling again is safe.
     """
-    submission = _Submission(transport, layout, attempt, num_tasks, rank, settle_s)
-    return await submission.run(script)
+    return await _Submitting(transport, submission, settle_s).run(script)
+
+
+async def find_submitted(transport: Transport, submission: Submission) -> ArrayJob | None:
+    """Return an array that is known to have been submitted; None where that is not certain.
+
+    Raises:
+        TransportError: the connection failed.
+    """
+    intent = Intent.read(await transport.get_bytes(submission.intent))
+    if intent is None or intent.job_id is None:
+        return None
+    return _job(submission, SubmittedId(intent.job_id, intent.cluster), adopted=True)
 
 
 async def cancel(transport: Transport, job: ArrayJob, ranks: Iterable[int] | None = None) -> None:
-    """Cancel elements of an array, or all of it; what has ended is left as it is.
+    """Cancel the elements of some ranks, or all of an array; what has ended is left as it is.
 
     Raises:
         TransportError: it is not known whether the cancel arrived.
     """
-    chosen: Sequence[int] | None = None if ranks is None else sorted(set(ranks))
     batches: list[Sequence[int] | None] = [None]
-    if chosen is not None:
+    if ranks is not None:
+        chosen = sorted({rank - job.first_rank for rank in ranks})
         batches = [chosen[at : at + CANCEL_BATCH] for at in range(0, len(chosen), CANCEL_BATCH)]
     for batch in batches:
         command = scancel_command(job.job_id, batch, name=job.name, cluster=job.cluster)
@@ -111,7 +118,8 @@ async def cancel(transport: Transport, job: ArrayJob, ranks: Iterable[int] | Non
 async def find_array(transport: Transport, name: str) -> SubmittedId | None:
     """Look a job name up in squeue and, where it answers, in sacct.
 
-    Records that a refused submission left behind are not taken for a job.
+    Records that a refused submission left behind are not taken for a job. Of several arrays with
+    the name the oldest is kept, and the others are cancelled.
 
     Raises:
         TransportError: squeue did not answer, so nothing is known.
@@ -119,80 +127,81 @@ async def find_array(transport: Transport, name: str) -> SubmittedId | None:
     listed = await transport.run(squeue_command(name=name), idempotent=True)
     if not listed.ok:
         raise TransportError(f"squeue did not answer: {' '.join(listed.stderr.split())}")
-    found = _newest_array(parse_squeue(listed.stdout), name)
-    if found is None:
+    found = _arrays(parse_squeue(listed.stdout), name)
+    for double in found[1:]:
+        await run_checked(transport, scancel_command(double, None, name=name), "Cancelling")
+    if not found:
         # Without accounts, or while they are down, squeue's word is enough: it remembers ended jobs
         # for MinJobAge, five minutes by default.
         accounts = await transport.run(sacct_command(name=name), idempotent=True)
         if accounts.ok:
-            found = _newest_array(parse_sacct(accounts.stdout), name)
-    return SubmittedId(found) if found else None
+            found = _arrays(parse_sacct(accounts.stdout), name)
+    return SubmittedId(found[0]) if found else None
 
 
-def _newest_array(rows: Iterable[Row], name: str) -> str | None:
-    real = [row for row in rows if row.name == name and row.state is not ShardState.REJECTED]
-    return max((row.array_id for row in real), key=int, default=None)
+def _arrays(rows: Iterable[Row], name: str) -> list[str]:
+    real = {
+        row.array_id for row in rows if row.name == name and row.state is not ShardState.REJECTED
+    }
+    return sorted(real, key=int)
 
 
 @dataclass(slots=True)
-class _Submission:
+class _Submitting:
     transport: Transport
-    layout: RunLayout
-    attempt: int
-    num_tasks: int
-    rank: int | None
+    submission: Submission
     settle_s: float
 
     async def run(self, script: str) -> ArrayJob:
-        name = self.layout.job_name(self.attempt, self.rank)
-        intent = Intent(name=name, tasks=self.num_tasks)
-        path = self.layout.submission(self.attempt, self.rank)
-        fresh = await self.transport.create_bytes(path, intent.to_bytes())
+        one = self.submission
+        intent = Intent(name=one.job_name, tasks=len(one.ranks), first_rank=one.first_rank)
+        fresh = await self.transport.create_bytes(one.intent, intent.to_bytes())
         if not fresh:
-            earlier = Intent.read(await self.transport.get_bytes(path))
+            earlier = Intent.read(await self.transport.get_bytes(one.intent))
             if earlier is not None and earlier.job_id is not None:
-                return self._job(SubmittedId(earlier.job_id, earlier.cluster), adopted=True)
+                return _job(one, SubmittedId(earlier.job_id, earlier.cluster), adopted=True)
             fresh = earlier is not None and earlier.rejected is not None
-        found = await (find_array(self.transport, name) if fresh else self._find_patiently(name))
+        found = await (
+            find_array(self.transport, one.job_name) if fresh else self._find_patiently()
+        )
         if found is None:
-            await self.transport.put_bytes(
-                self.layout.script(self.attempt, self.rank), script.encode()
-            )
+            await self.transport.put_bytes(one.script, script.encode())
             return await self._submit(intent)
         await self._note(intent, job_id=found.job_id)
-        return self._job(found, adopted=True)
+        return _job(one, found, adopted=True)
 
     async def _submit(self, intent: Intent) -> ArrayJob:
         problem = ""
         for _ in range(TRIES):
             try:
-                reply = await self.transport.run(
-                    sbatch_command(self.layout.script(self.attempt, self.rank))
-                )
+                reply = await self.transport.run(sbatch_command(self.submission.script))
             except TransportError as error:
                 problem = str(error)
             else:
                 accepted = parse_parsable(reply.stdout)
                 if accepted is not None:
                     await self._note(intent, job_id=accepted.job_id, cluster=accepted.cluster)
-                    return self._job(accepted, adopted=False)
+                    return _job(self.submission, accepted, adopted=False)
                 refusal = rejection(reply.stderr)
                 if reply.exit_status == COMMAND_NOT_FOUND:
                     refusal = "sbatch is not on the PATH of the login node"
                 if refusal is not None:
                     await self._note(intent, rejected=refusal)
-                    raise SubmissionRejectedError(f"Slurm refused the job: {refusal}.")
+                    full = queue_is_full(refusal)
+                    error_class = QueueFullError if full else SubmissionRejectedError
+                    raise error_class(f"Slurm refused the job: {refusal}.")
                 problem = " ".join(reply.stderr.split()) or f"exit status {reply.exit_status}"
-            found = await self._find_patiently(intent.name)
+            found = await self._find_patiently()
             if found is not None:
                 await self._note(intent, job_id=found.job_id)
-                return self._job(found, adopted=True)
+                return _job(self.submission, found, adopted=True)
         raise TransportError(
             f"sbatch gave no clear answer {TRIES} times and no job {intent.name} is known: "
             f"{problem}"
         )
 
-    async def _find_patiently(self, name: str) -> SubmittedId | None:
+    async def _find_patiently(self) -> SubmittedId | None:
+        name = self.submission.job_name
         found = await find_array(self.transport, name)
         if found is None:
             await asyncio.sleep(self.settle_s)
@@ -200,14 +209,16 @@ class _Submission:
         return found
 
     async def _note(self, intent: Intent, **outcome: str | None) -> None:
-        path = self.layout.submission(self.attempt, self.rank)
-        await self.transport.put_bytes(path, intent.model_copy(update=outcome).to_bytes())
+        content = intent.model_copy(update=outcome).to_bytes()
+        await self.transport.put_bytes(self.submission.intent, content)
 
-    def _job(self, found: SubmittedId, *, adopted: bool) -> ArrayJob:
-        return ArrayJob(
-            job_id=found.job_id,
-            cluster=found.cluster,
-            name=self.layout.job_name(self.attempt, self.rank),
-            attempt=self.attempt,
-            adopted=adopted,
-        )
+
+def _job(submission: Submission, found: SubmittedId, *, adopted: bool) -> ArrayJob:
+    return ArrayJob(
+        job_id=found.job_id,
+        cluster=found.cluster,
+        name=submission.job_name,
+        attempt=submission.attempt,
+        first_rank=submission.first_rank,
+        adopted=adopted,
+    )

@@ -1,5 +1,6 @@
 """One mapped sensor a shard: deferred for as long as its array element lives."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from nightshard.clusters.following import ShardFollower
+
 SHARD_LABEL = "shard {{ task.shard['number'] }} of {{ task.shard['count'] }}"
 """Name of a mapped shard in the grid; pass it as ``map_index_template`` to ``partial``."""
 
 
 class ShardSensor(BaseSensorOperator):
-    """Waits until one shard's array element has ended and its manifest is valid.
+    """Waits until one shard is done: its job has ended and its answers are whole.
 
     The wait happens in the triggerer, where all shards of a cluster share one connection and one
     query an interval; a shard that ends well never takes a worker's slot again.
@@ -25,7 +28,7 @@ class ShardSensor(BaseSensorOperator):
             :func:`nightshard.orchestration.steps.moving.submit`.
 
     Raises:
-        AirflowFailException: the element failed; the message has its cause and the last lines of
+        AirflowFailException: the shard is lost; the message has the cause and the last lines of
             the shard's own log.
     """
 
@@ -37,17 +40,19 @@ class ShardSensor(BaseSensorOperator):
         """Hand the shard over to the triggerer.
 
         A later try, after a clear in the UI, finds the shard's job again. Where that has failed, it
-        submits another attempt of this shard alone, which generates only what is missing.
+        gives the shard another attempt, which generates only what is missing.
         """
         shard, try_number = self.shard, context["ti"].try_number
         if try_number > 1:
-            from nightshard.orchestration.steps.reattaching import take_over
-
-            shard = take_over(shard, try_number)
+            self._own(try_number)
+        where = f"Slurm job {shard['job_id']}" if shard["job_id"] else "not yet in the queue"
         self.log.info(
-            "Shard %(number)d of %(count)d: %(rows)d requests, Slurm job %(job_id)s_%(rank)d on "
-            "cluster %(cluster)s",
-            shard,
+            "Shard %d of %d: %d requests, %s on cluster %s",
+            shard["number"],
+            shard["count"],
+            shard["rows"],
+            where,
+            shard["cluster"],
         )
         self.defer(
             trigger=ShardTrigger(shard=shard, try_number=try_number),
@@ -55,12 +60,26 @@ class ShardSensor(BaseSensorOperator):
         )
 
     def resume(self, context: "Context", event: dict[str, str]) -> None:
-        """Fail with what the trigger found out; only a failed shard comes back here."""
+        """Fail with what the trigger found out; only a lost shard comes back here."""
         raise AirflowFailException(event["message"]) from None
+
+    def _own(self, try_number: int) -> None:
+        """Keep the earlier try from cancelling the job, which Airflow asks of it soon after."""
+        from nightshard.core.errors import NightshardError
+        from nightshard.orchestration.following import shard_follower
+
+        async def own() -> None:
+            await (await shard_follower(self.shard, try_number, self.log.info)).own()
+
+        try:
+            asyncio.run(own())
+        except NightshardError as error:
+            # Then the earlier try cannot reach the cluster either. The trigger asks again.
+            self.log.warning("%s", error)
 
 
 class ShardTrigger(BaseTrigger):
-    """Follows one array element through its cluster's shared poller and tells its story.
+    """Follows one shard through its cluster's shared poller and tells its story.
 
     Args:
         shard: as for :class:`ShardSensor`.
@@ -78,29 +97,37 @@ class ShardTrigger(BaseTrigger):
         return name, {"shard": self.shard, "try_number": self.try_number}
 
     async def on_kill(self) -> None:
-        """Cancel this shard's own array element when a person ends the task; siblings go on.
+        """Cancel this shard's own job when a person ends the task; siblings go on.
 
         Airflow calls this after a clear as well, when the next try has taken the shard over; that
         try's job is left alone. A restart of the triggerer does not come here.
         """
-        from nightshard.orchestration.following import cancel_shard
-
-        self.log.info("%s", await cancel_shard(self.shard, self.try_number))
+        self.log.info("%s", await (await self._follower()).cancel())
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Log each change; end the task on success, wake it on failure."""
+        """Follow the shard; end the task on success, wake it when the shard is lost."""
+        from nightshard.clusters.patience import patiently
         from nightshard.core.errors import UserError
-        from nightshard.orchestration.following import follow_shard
+        from nightshard.orchestration.following import failure, success
 
         try:
-            async for step in follow_shard(self.shard):
-                self.log.info(step.sentence)
-                if step.failed:
-                    yield _wake(step.sentence)
-                elif step.result is not None:
-                    yield TaskSuccessEvent(xcoms={"return_value": step.result})
+            follower = await self._follower()
+            if self.try_number > 1:
+                await patiently(follower.own, self.log.info)
+            outcome = await follower.run()
         except UserError as error:
             yield _wake(str(error))
+            return
+        if outcome.done:
+            self.log.info(outcome.message)
+            yield TaskSuccessEvent(xcoms={"return_value": success(outcome)})
+        else:
+            yield _wake(failure(outcome))
+
+    async def _follower(self) -> "ShardFollower":
+        from nightshard.orchestration.following import shard_follower
+
+        return await shard_follower(self.shard, self.try_number, self.log.info)
 
 
 def _wake(message: str) -> TriggerEvent:

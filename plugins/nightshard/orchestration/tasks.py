@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from airflow.sdk import task
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from nightshard.clusters.errors import LoginError
 from nightshard.core.errors import IncompleteRunError, UserError
 
 log = logging.getLogger(__name__)
@@ -29,8 +28,8 @@ Evaluates one checkpoint on one or more benchmarks.
 | plan | checks the parameters, the cluster and the model; nothing of the run is staged before it passes |
 | prepare_dataset | loads the questions, makes a request of each repeat, finds the answers that exist already and cuts the rest into shards |
 | stage | copies the shards' inputs and the run's spec to the cluster |
-| submit_shards | submits one Slurm array |
-| shard 1 of N … | follows one array element, without occupying a worker |
+| submit_shards | submits one Slurm array (several where the site limits their size) |
+| shard 1 of N … | follows one array element, without occupying a worker; gives it another attempt where its end was not its own fault |
 | collect, merge | brings the answers back and refuses anything incomplete |
 | score, record | judges the answers and writes the scores to the database |
 """  # noqa: E501 (a markdown table's row cannot be broken)
@@ -45,25 +44,6 @@ def one_sentence(step: Callable[P, R]) -> Callable[P, R]:
             return step(*args, **kwargs)
         except (UserError, IncompleteRunError) as error:
             raise AirflowFailException(str(error)) from None
-
-    return wrapped
-
-
-def patient(step: Callable[P, R]) -> Callable[P, R]:
-    """Leave a login that may mend itself to the task's retries.
-
-    A run that has begun outlives the restart of a login node; ``plan`` still says at once that a
-    cluster cannot be reached.
-    """
-
-    @functools.wraps(step)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return step(*args, **kwargs)
-        except LoginError as error:
-            if error.failure.passing:
-                raise AirflowException(str(error)) from None
-            raise
 
     return wrapped
 
@@ -91,7 +71,6 @@ def prepare_dataset(plan: Json) -> Json:
 
 @task
 @one_sentence
-@patient
 def stage(prepared: Json) -> Json:
     """Copy inputs and spec to the cluster, the spec last."""
     from nightshard.orchestration.steps import moving
@@ -104,7 +83,6 @@ def stage(prepared: Json) -> Json:
 
 @task
 @one_sentence
-@patient
 def submit_shards(prepared: Json) -> list[Json]:
     """Submit one array and say for each shard what to watch."""
     from nightshard.orchestration.steps import moving
@@ -114,7 +92,6 @@ def submit_shards(prepared: Json) -> list[Json]:
 
 @task(trigger_rule="none_failed")
 @one_sentence
-@patient
 def collect(prepared: Json) -> Json:
     """Bring outputs and manifests back, checking each against its checksum."""
     from nightshard.orchestration.steps import moving

@@ -1,22 +1,24 @@
 """To the cluster and back: the tasks ``stage``, ``submit_shards`` and ``collect``."""
 
 import asyncio
+import functools
 import logging
 import tempfile
 from pathlib import Path
 
-from nightshard.clusters.collecting import collect_run
+from nightshard.clusters.collecting import collect_run, read_attempts
 from nightshard.clusters.layout import shard_name
+from nightshard.clusters.patience import patiently
+from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.script import render_script
 from nightshard.clusters.staging import preflight, stage_run
-from nightshard.clusters.status import WatchedShard
-from nightshard.clusters.submit import ArrayJob, submit_array
+from nightshard.clusters.submission import Shard, array_size, first_submissions
+from nightshard.clusters.submit import ArrayJob
 from nightshard.core.run_plan import RunPlan
 from nightshard.orchestration.connections import open_transport
+from nightshard.orchestration.following import cluster_of
 from nightshard.orchestration.steps import Json, current_settings, layout_of, profile_of, store_of
-from nightshard.results.store import RunStore, read_table, write_bytes
-
-FIRST_ATTEMPT = 1
+from nightshard.results.store import RunStore, read_table, write_bytes, write_json
 
 ANSWER_BYTES_PER_TOKEN = 8
 """Room set aside for answers: about 4 characters a token, held as a part and in the output."""
@@ -44,9 +46,14 @@ async def _stage(run: RunPlan, world_size: int) -> None:
     }
     files["spec.json"] = store.spec.read_bytes()
     needed = sum(map(len, files.values())) + _answer_bytes(store)
-    async with open_transport(profile) as transport:
-        await preflight(transport, profile, layout, needed, world_size)
-        await stage_run(transport, layout, files, world_size)
+    size = _array_size(profile, world_size)
+
+    async def stage_over_ssh() -> None:
+        async with open_transport(profile) as transport:
+            await preflight(transport, profile, layout, needed, world_size)
+            await stage_run(transport, layout, files, world_size, size)
+
+    await patiently(stage_over_ssh, log.warning)
     log.info("Staged %d files to %s", len(files), layout.run)
 
 
@@ -58,50 +65,79 @@ def _answer_bytes(store: RunStore) -> int:
 
 
 def submit(prepared: Json) -> list[Json]:
-    """Submit one array.
+    """Submit a run: one array, or several where Slurm or the site limits their size.
 
     Returns:
         For each shard: ``number`` and ``count`` for people, ``cluster``, ``job_id``, ``rank``,
-        ``rows``, ``watch``, a :class:`WatchedShard` as JSON, and for another attempt ``worker``
-        and ``max_job_minutes``.
+        ``rows``, ``shard``, a :class:`Shard`, and ``job``, its :class:`ArrayJob` as JSON. Where the
+        queue is full, ``job`` and ``job_id`` are None: the shard's own task waits for room.
 
     Raises:
         UserError: Slurm refused; the sentence has Slurm's words.
     """
     run = RunPlan.from_dict(prepared["plan"])
     profile, world_size = profile_of(run), prepared["world_size"]
+    layout, size = layout_of(profile, run.run_key), _array_size(profile, world_size)
+    jobs = asyncio.run(_submit(run, profile, world_size, size))
+    told = []
+    for rank, rows in enumerate(prepared["rows"]):
+        job = jobs.get(rank // size)
+        shard = Shard(
+            layout=layout,
+            rank=rank,
+            world_size=world_size,
+            rows=rows,
+            fingerprint=run.fingerprint,
+            array_size=size,
+            worker=run.worker,
+            max_job_minutes=run.max_job_minutes,
+        )
+        told.append(
+            {
+                "number": rank + 1,
+                "count": world_size,
+                "cluster": profile.name,
+                "job_id": job.element(rank) if job else None,
+                "rank": rank,
+                "rows": rows,
+                "shard": shard.to_dict(),
+                "job": job.to_dict() if job else None,
+            }
+        )
+    return told
+
+
+def _array_size(profile: ClusterProfile, world_size: int) -> int:
+    return array_size(world_size, profile.slurm.max_array_size, profile.slurm.max_submitted)
+
+
+async def _submit(
+    run: RunPlan, profile: ClusterProfile, world_size: int, size: int
+) -> dict[int, ArrayJob]:
+    """Submit the run's arrays in order, as many as the queue takes now; by their number."""
+    jobs: dict[int, ArrayJob] = {}
+    admission = cluster_of(profile).admission
     layout = layout_of(profile, run.run_key)
-    script = render_script(
-        profile,
-        layout,
-        world_size=world_size,
-        attempt=FIRST_ATTEMPT,
-        max_job_minutes=run.max_job_minutes,
-        worker_zip=run.worker,
-        templates=current_settings().templates,
-    )
-
-    async def submit_over_ssh() -> ArrayJob:
-        async with open_transport(profile) as transport:
-            return await submit_array(transport, layout, script, world_size, FIRST_ATTEMPT)
-
-    job = asyncio.run(submit_over_ssh())
-    how = "Found the earlier submission" if job.adopted else "Submitted"
-    log.info("%s: Slurm array %s, %d elements, %s", how, job.job_id, world_size, job.name)
-    return [
-        {
-            "number": rank + 1,
-            "count": world_size,
-            "cluster": profile.name,
-            "job_id": job.job_id,
-            "rank": rank,
-            "rows": rows,
-            "worker": run.worker,
-            "max_job_minutes": run.max_job_minutes,
-            "watch": WatchedShard(layout, rank, world_size, job, rows, run.fingerprint).to_dict(),
-        }
-        for rank, rows in enumerate(prepared["rows"])
-    ]
+    for number, submission in enumerate(first_submissions(layout, world_size, size)):
+        script = render_script(
+            profile,
+            submission,
+            world_size=world_size,
+            max_job_minutes=run.max_job_minutes,
+            worker_zip=run.worker,
+            templates=current_settings().templates,
+        )
+        job = await patiently(
+            functools.partial(admission.submit_now, submission, script), log.warning
+        )
+        if job is None:
+            log.info("The queue is full; %s and later arrays wait for room", submission.job_name)
+            break
+        jobs[number] = job
+        how = "Found the earlier submission" if job.adopted else "Submitted"
+        elements = len(submission.ranks)
+        log.info("%s: Slurm array %s, %d elements, %s", how, job.job_id, elements, job.name)
+    return jobs
 
 
 def collect(prepared: Json) -> None:
@@ -117,10 +153,12 @@ def collect(prepared: Json) -> None:
     async def collect_over_ssh(folder: Path) -> None:
         async with open_transport(profile) as transport:
             await collect_run(transport, layout, world_size, folder)
+            attempts = await read_attempts(transport, layout)
+        write_json(store.folder / "attempts.json", [one.model_dump() for one in attempts])
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        asyncio.run(collect_over_ssh(folder))
+        asyncio.run(patiently(lambda: collect_over_ssh(folder), log.warning))
         for file in sorted(folder.iterdir()):
             write_bytes(store.outputs / file.name, file.read_bytes())
     log.info("Collected %d shards from %s", world_size, layout.outputs)

@@ -36,7 +36,7 @@ def plan_run(values: Mapping[str, Any], dag_run_id: str, started: datetime) -> R
         registry.info(name)
     profile = profile_named(params.cluster)
     num_shards = choose_num_shards(
-        params.num_shards, profile.defaults.num_shards, profile.max_shards()
+        params.num_shards, profile.defaults.num_shards, profile.limits.max_shards
     )
     minutes = choose_job_minutes(
         params.max_job_hours, profile.defaults.max_job_hours, profile.limits.max_job_hours
