@@ -31,15 +31,10 @@ def take_claim(layout: ShardLayout, attempt: int, place: Place) -> Path:
         The claim file.
 
     Raises:
-        ClaimHeldError: somebody else holds this attempt, or a later attempt has begun.
+        ClaimHeldError: somebody else holds this attempt, a later attempt has begun, or the
+            orchestrator has given this one up.
     """
-    for path in layout.folder.glob("claim-*"):
-        match = _NAME.fullmatch(path.name)
-        if match and int(match["attempt"]) > attempt:
-            raise ClaimHeldError(
-                f"attempt {match['attempt']} of shard {layout.rank} has begun already ({path}), so "
-                f"attempt {attempt} ends here; nothing needs to be done."
-            )
+    check_still_ours(layout, attempt)
     path = layout.claim(attempt)
     data = json.dumps(
         {
@@ -66,6 +61,30 @@ def take_claim(layout: ShardLayout, attempt: int, place: Place) -> Path:
     except FileExistsError:
         raise _held(path, _read(path)) from None
     return path
+
+
+def check_still_ours(layout: ShardLayout, attempt: int) -> None:
+    """Make sure that this attempt is still the one that counts.
+
+    An orchestrator that took it for lost (a node that nobody could reach, a job that started hours
+    after its submission seemed to have failed) may have begun another one.
+
+    Raises:
+        ClaimHeldError: it is not; the answers so far are kept.
+    """
+    # Listing the folder makes a network file system look again.
+    for path in layout.folder.iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match and int(match["attempt"]) > attempt:
+            raise ClaimHeldError(
+                f"attempt {match['attempt']} of shard {layout.rank} has begun already ({path}), so "
+                f"attempt {attempt} ends here; nothing needs to be done."
+            )
+        if path == layout.record(attempt):
+            raise ClaimHeldError(
+                f"attempt {attempt} of shard {layout.rank} was given up ({path}), so it ends here; "
+                "nothing needs to be done."
+            )
 
 
 def _is_own_restart(holder: dict[str, Any], place: Place) -> bool:

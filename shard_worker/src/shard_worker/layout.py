@@ -62,6 +62,10 @@ class ShardLayout:
         """Return the claim file of an attempt."""
         return self.folder / f"claim-{attempt}"
 
+    def record(self, attempt: int) -> Path:
+        """Return the file in which the orchestrator writes down how an attempt ended."""
+        return self.folder / f"attempt-{attempt}.json"
+
     def log(self, attempt: int) -> Path:
         """Return the file into which the batch script sends this attempt's output."""
         return self.folder / f"attempt-{attempt}.log"

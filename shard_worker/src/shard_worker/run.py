@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from shard_worker import model_files
-from shard_worker.claim import take_claim
+from shard_worker.claim import check_still_ours, take_claim
 from shard_worker.contract import Spec, load_spec
 from shard_worker.engines import make_engine
 from shard_worker.engines.base import Completion, Engine, RequestRefusedError
@@ -104,6 +104,7 @@ class _Shard:
         try:
             if missing:
                 self._generate(missing)
+            check_still_ours(self.layout, self.attempt)
             self.progress.phase("writing")
             ordered = [self.answers[request.request_id] for request in requests]
             write_output(self.layout, self.spec, ordered)
@@ -196,7 +197,8 @@ class _Shard:
                 for completion in engine.step():
                     request, added = running.pop(completion.request_id)
                     self._keep(request, completion, time.monotonic() - added, parts)
-                parts.flush_if_due()
+                if parts.flush_if_due():
+                    check_still_ours(self.layout, self.attempt)
         finally:
             parts.flush()
             self.timings.generate_s = time.monotonic() - began

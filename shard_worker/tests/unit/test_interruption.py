@@ -116,6 +116,31 @@ def test_an_attempt_that_starts_after_a_later_one_goes_away(run: Run, echo_run: 
     assert later.poll() is None
 
 
+def test_an_attempt_that_was_taken_for_lost_stops_when_a_later_one_begins(
+    run: Run, echo_run: EchoRun
+) -> None:
+    echo_run(MANY, **SLOW)
+    orphan = run.start(attempt=1)
+    wait_for_parts(run, orphan)
+    run.layout.claim(2).write_text("{}")
+    said = orphan.communicate(timeout=20)[1]
+    assert orphan.returncode == 76, said
+    assert "attempt 2 of shard 0 has begun" in said
+    assert not run.layout.output.exists()
+
+
+def test_an_attempt_that_was_given_up_before_it_started_does_not_begin(
+    run: Run, echo_run: EchoRun
+) -> None:
+    echo_run(3)
+    run.layout.record(1).parent.mkdir(parents=True)
+    run.layout.record(1).write_text("{}")
+    code, said = run.finish(attempt=1)
+    assert code == 76
+    assert "attempt 1 of shard 0 was given up" in said
+    assert run.finish(attempt=2)[0] == 0
+
+
 def test_a_job_that_slurm_requeued_goes_on_after_itself(run: Run, echo_run: EchoRun) -> None:
     echo_run(MANY, **SLOW)
     process = run.start(env={"SLURM_JOB_ID": "5"})

@@ -20,6 +20,7 @@ from nightshard.clusters.script import render_script
 from nightshard.clusters.ssh import SshTransport, connector
 from nightshard.clusters.staging import ensure_worker, stage_run
 from nightshard.clusters.status import WatchedShard
+from nightshard.clusters.submission import Shard, Submission, first_submissions
 from nightshard.clusters.submit import ArrayJob, submit_array
 from nightshard.core.settings import PROJECT_ROOT
 from nightshard.local.info import ClusterInfo
@@ -106,11 +107,26 @@ class SmallRun:
     layout: RunLayout
     world_size: int
     script: str
+    worker: str
+
+    def task(self, rank: int) -> Shard:
+        return Shard(
+            self.layout,
+            rank,
+            self.world_size,
+            ROWS_PER_SHARD,
+            FINGERPRINT,
+            self.world_size,
+            self.worker,
+            max_job_minutes=5,
+        )
+
+    @property
+    def submission(self) -> Submission:
+        return self.task(0).submission(1)
 
     async def submit(self, **options: object) -> ArrayJob:
-        return await submit_array(
-            self.transport, self.layout, self.script, self.world_size, **options
-        )
+        return await submit_array(self.transport, self.submission, self.script, **options)
 
     def shard(self, job: ArrayJob, rank: int) -> WatchedShard:
         return WatchedShard(self.layout, rank, self.world_size, job, ROWS_PER_SHARD, FINGERPRINT)
@@ -168,16 +184,16 @@ class RunFactory:
             name = layout.input_file(rank, world_size).name
             files[f"inputs/{name}"] = shard_input(rank)
         await stage_run(self.transport, layout, files, world_size)
+        (submission,) = first_submissions(layout, world_size, world_size)
         script = render_script(
             profile,
-            layout,
+            submission,
             world_size=world_size,
-            attempt=1,
             max_job_minutes=5,
             worker_zip=worker,
             templates=PROJECT_ROOT / "include" / "sbatch",
         )
-        return SmallRun(self.transport, profile, layout, world_size, script)
+        return SmallRun(self.transport, profile, layout, world_size, script, worker)
 
 
 @pytest.fixture(params=["without accounting", "with accounting"])

@@ -1,6 +1,7 @@
 """Stage, submit, watch and collect on a real sshd and a real Slurm."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightshard.clusters.collecting import collect_run, tail_log
+from nightshard.clusters.commands import squeue_command
 from nightshard.clusters.errors import (
     CorruptOutputError,
     SubmissionRejectedError,
     TransportError,
 )
 from nightshard.clusters.poller import ClusterPoller
-from nightshard.clusters.slurm import ShardState, parse_squeue, squeue_command
+from nightshard.clusters.slurm import ShardState, parse_squeue
 from nightshard.clusters.ssh import SshTransport
 from nightshard.clusters.status import ShardStatus, WatchedShard
 from nightshard.clusters.submit import cancel
@@ -106,7 +108,7 @@ async def test_two_submits_of_one_attempt_give_one_job(any_runs) -> None:
 async def test_a_submit_that_lost_its_note_finds_the_job_by_name(any_runs) -> None:
     run = await any_runs.stage(world_size=2)
     first = await run.submit()
-    note = run.layout.submission(1)
+    note = run.submission.intent
     intent = json.loads(await run.transport.get_bytes(note))
     await run.transport.put_bytes(note, json.dumps({**intent, "job_id": None}).encode())
 
@@ -140,7 +142,7 @@ async def test_a_lost_reply_of_sbatch_leads_to_exactly_one_job(any_runs, after_a
     run = await any_runs.stage(world_size=1)
     lossy = LosesReplies(run.transport, losses=1, after_acceptance=after_acceptance)
 
-    job = await type(run)(lossy, run.profile, run.layout, 1, run.script).submit(settle_s=0.3)
+    job = await dataclasses.replace(run, transport=lossy).submit(settle_s=0.3)
 
     assert job.adopted is after_acceptance
     assert await jobs_named(run.transport, job.name) == {job.job_id}

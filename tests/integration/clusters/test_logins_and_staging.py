@@ -140,7 +140,7 @@ async def test_a_command_that_takes_too_long_has_an_unknown_outcome(runs) -> Non
 async def test_a_file_is_created_by_one_of_two(runs) -> None:
     layout = runs.layout()
     await runs.transport.run(["mkdir", "-p", str(layout.run)])
-    path = layout.submission(1)
+    path = layout.submission("a1")
 
     assert await runs.transport.create_bytes(path, b"first")
     assert not await runs.transport.create_bytes(path, b"second")

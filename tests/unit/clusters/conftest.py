@@ -12,10 +12,21 @@ import pytest
 from nightshard.clusters.errors import TransportError
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.status import WatchedShard
+from nightshard.clusters.submission import Shard
 from nightshard.clusters.submit import ArrayJob
 from nightshard.clusters.transport import CommandResult
 
 LAYOUT = RunLayout(PurePosixPath("/work"), "run-1")
+SHARD = Shard(
+    layout=LAYOUT,
+    rank=0,
+    world_size=4,
+    rows=10,
+    fingerprint="f" * 32,
+    array_size=4,
+    worker="/work/worker.zip",
+    max_job_minutes=60,
+)
 JOB = ArrayJob("56", None, "ns-run-1-a1", 1)
 
 
@@ -132,6 +143,8 @@ class Helpers:
 
     layout = LAYOUT
     job = JOB
+    shard = SHARD
+    submission = SHARD.submission(1)
     watched = staticmethod(watched)
     manifest_text = staticmethod(manifest_text)
     progress_text = staticmethod(progress_text)

@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.script import render_script
+from nightshard.clusters.submission import Submission
 from nightshard.core.errors import UserError
 from nightshard.core.settings import PROJECT_ROOT
 
@@ -19,6 +21,8 @@ pytestmark = pytest.mark.unit
 
 TEMPLATES = PROJECT_ROOT / "include" / "sbatch"
 LAYOUT = RunLayout(PurePosixPath("/work/ns"), "20261124-model-5f2a9c")
+
+WHOLE = Submission(LAYOUT, 2, range(8), 0, "a2")
 
 
 def profile(**changes: object) -> ClusterProfile:
@@ -34,15 +38,20 @@ def profile(**changes: object) -> ClusterProfile:
     return ClusterProfile.model_validate(values)
 
 
-def render(chosen: ClusterProfile, templates: Path = TEMPLATES) -> str:
+def render(
+    chosen: ClusterProfile,
+    templates: Path = TEMPLATES,
+    submission: Submission = WHOLE,
+    exclude: Sequence[str] = (),
+) -> str:
     return render_script(
         chosen,
-        LAYOUT,
+        submission,
         world_size=8,
-        attempt=2,
         max_job_minutes=90,
         worker_zip="/work/ns/worker/shard_worker-0123456789ab.zip",
         templates=templates,
+        exclude=exclude,
     )
 
 
@@ -56,7 +65,7 @@ def test_paths_are_those_of_the_contract() -> None:
     assert str(LAYOUT.progress(3)) == f"{run}/shards/00003/progress.json"
     assert str(LAYOUT.attempt_log(3, 2)) == f"{run}/shards/00003/attempt-2.log"
     assert LAYOUT.log_pattern(2).replace("%5a", "00003") == str(LAYOUT.attempt_log(3, 2))
-    assert LAYOUT.job_name(2) == "ns-20261124-model-5f2a9c-a2"
+    assert LAYOUT.job_name("a2") == "ns-20261124-model-5f2a9c-a2"
 
 
 @pytest.mark.parametrize("key", ["", "-a", "A", "a b", "a/b", "..", "a\n", "a" * 82, "a;b", "ä"])
@@ -81,6 +90,22 @@ def test_the_options_say_what_nightshard_relies_on() -> None:
         "--reservation=eval",
     ):
         assert f"#SBATCH {option}" in lines
+
+
+def test_a_node_that_failed_is_left_out_beside_those_of_the_profile() -> None:
+    slurm = {"extra_directives": ["--exclude=old[1-2]", "--reservation=eval"]}
+
+    lines = render(profile(slurm=slurm), exclude=["node7"]).splitlines()
+
+    # Of two such options sbatch obeys the last alone.
+    assert [line for line in lines if "exclude" in line] == ["#SBATCH --exclude=node7,old[1-2]"]
+
+
+def test_a_site_that_requeues_itself_is_left_to_do_so() -> None:
+    lines = render(profile(slurm={"requeue": True})).splitlines()
+
+    assert "#SBATCH --requeue" in lines
+    assert "#SBATCH --no-requeue" not in lines
 
 
 def test_set_up_lines_get_a_login_shell_that_knows_module() -> None:
@@ -140,21 +165,22 @@ def test_a_template_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
         render(profile(), tmp_path)
 
 
-def script_tail(worker: str, tmp_path: Path) -> str:
+def script_tail(worker: str, tmp_path: Path, submission: Submission, rank: int) -> str:
     """Return a runnable script whose worker is a shell program."""
-    (tmp_path / "ns" / "runs" / LAYOUT.run_key / "shards" / "00000").mkdir(parents=True)
+    (tmp_path / "ns" / "runs" / LAYOUT.run_key / "shards" / f"{rank:05d}").mkdir(parents=True)
     program = tmp_path / "worker.sh"
     program.write_text(f"#!/bin/bash\n{worker}\n")
     program.chmod(0o755)
-    text = render(profile(worker={"python": "/env/bin/python"}))
+    text = render(profile(worker={"python": "/env/bin/python"}), submission=submission)
     return text.replace("/env/bin/python", str(program)).replace("/work/ns", str(tmp_path / "ns"))
 
 
-def run_script(worker: str, tmp_path: Path) -> subprocess.Popen[bytes]:
-    environ = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "7", "PATH": "/usr/bin:/bin"}
-    return subprocess.Popen(
-        ["bash", "-c", script_tail(worker, tmp_path)], env=environ, stdout=subprocess.PIPE
-    )
+def run_script(
+    worker: str, tmp_path: Path, submission: Submission = WHOLE, index: int = 0
+) -> subprocess.Popen[bytes]:
+    environ = {"SLURM_ARRAY_TASK_ID": str(index), "SLURM_JOB_ID": "7", "PATH": "/usr/bin:/bin"}
+    script = script_tail(worker, tmp_path, submission, submission.first_rank + index)
+    return subprocess.Popen(["bash", "-c", script], env=environ, stdout=subprocess.PIPE)
 
 
 def test_the_exit_code_is_recorded_on_disk_and_given_to_slurm(tmp_path: Path) -> None:
@@ -163,6 +189,18 @@ def test_the_exit_code_is_recorded_on_disk_and_given_to_slurm(tmp_path: Path) ->
     assert process.wait(20) == 3
     record = next(tmp_path.glob("ns/runs/*/shards/00000/exit-a2"))
     assert record.read_text() == '{"exit_code": 3, "job_id": "7"}\n'
+
+
+def test_an_element_of_a_later_array_runs_the_shard_of_its_rank(tmp_path: Path) -> None:
+    later = Submission(LAYOUT, 2, range(6, 8), 6, "a2-c3")
+
+    process = run_script('echo "$@"', tmp_path, later, index=1)
+
+    assert process.stdout is not None
+    said = process.stdout.read().decode()
+    assert process.wait(20) == 0
+    assert "--rank 7 --world-size 8" in said
+    assert next(tmp_path.glob("ns/runs/*/shards/*/exit-a2")).parent.name == "00007"
 
 
 def test_slurms_warning_reaches_the_worker_while_it_runs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightshard.clusters.marked_yaml import parse_marked
-from nightshard.clusters.profile import load_named, load_profile, profile_names
+from nightshard.clusters.profile import ClusterProfile, load_named, load_profile, profile_names
 from nightshard.core.errors import UserError
 from nightshard.core.settings import PROJECT_ROOT
 
@@ -49,7 +49,6 @@ def test_a_good_profile_is_read_with_its_variables(tmp_path: Path) -> None:
     assert profile.slurm.partition == "gpu"
     assert profile.slurm.accounting == "no"
     assert profile.worker.env == {"HF_HUB_OFFLINE": "1"}
-    assert profile.max_shards() == 1001
 
 
 def test_the_local_profile_is_good() -> None:
@@ -139,3 +138,32 @@ def test_a_name_cannot_leave_the_folder(tmp_path: Path) -> None:
 def test_any_text_is_read_or_refused_in_a_sentence(text: str) -> None:
     with contextlib.suppress(UserError):  # anything else that is raised fails the test
         assert isinstance(parse_marked(text, "file.yaml", {}).value, dict)
+
+
+@pytest.mark.parametrize(
+    ("slurm", "gpus"),
+    [
+        ({}, 0),
+        ({"gres": "gpu:1"}, 1),
+        ({"gres": "gpu"}, 1),
+        ({"gres": "gpu:a100"}, 1),
+        ({"gres": "gpu:a100:4,nvme:1"}, 4),
+        ({"gres": "nvme:1"}, 0),
+        ({"extra_directives": ["--gpus-per-node=h100:2"]}, 2),
+        ({"extra_directives": ["--gpus=3", "--reservation=eval"]}, 3),
+    ],
+    ids=str,
+)
+def test_the_gpus_of_an_element_are_those_that_its_options_ask_for(
+    slurm: dict[str, object], gpus: int
+) -> None:
+    values = {
+        "name": "site",
+        "title": "Site",
+        "ssh_conn_id": "site",
+        "workdir": "/w",
+        "worker": {"python": "python"},
+        "models": {"dir": "/m"},
+        "slurm": slurm,
+    }
+    assert ClusterProfile.model_validate(values).gpus() == gpus

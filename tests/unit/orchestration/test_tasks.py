@@ -1,11 +1,11 @@
-"""Which errors end a task at once, and which are left to its retries."""
+"""Which errors end a task at once."""
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException
 
 from nightshard.clusters.errors import LoginError, LoginFailure
 from nightshard.core.errors import IncompleteRunError, UserError
-from nightshard.orchestration.tasks import one_sentence, patient
+from nightshard.orchestration.tasks import one_sentence
 
 pytestmark = pytest.mark.unit
 
@@ -28,22 +28,16 @@ def test_what_a_retry_cannot_mend_fails_at_once_with_the_sentence_alone(error: E
     assert caught.value.__suppress_context__
 
 
-def test_a_login_node_that_is_down_is_left_to_the_retries() -> None:
-    with pytest.raises(AirflowException, match="Connections are refused") as caught:
-        one_sentence(patient(raiser(REFUSED)))()
-    assert not isinstance(caught.value, AirflowFailException)
-
-
-def test_before_a_run_has_begun_it_is_said_at_once() -> None:
+def test_a_login_that_fails_is_said_at_once() -> None:
     with pytest.raises(AirflowFailException, match="Connections are refused"):
         one_sentence(raiser(REFUSED))()
 
 
 def test_a_changed_host_key_is_never_tried_again() -> None:
     with pytest.raises(AirflowFailException, match="HAS CHANGED"):
-        one_sentence(patient(raiser(CHANGED)))()
+        one_sentence(raiser(CHANGED))()
 
 
 def test_other_errors_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
-        one_sentence(patient(raiser(ZeroDivisionError())))()
+        one_sentence(raiser(ZeroDivisionError()))()
