@@ -6,9 +6,12 @@ from collections.abc import Sequence
 import click
 
 from nightshard import __version__
+from nightshard.cli.cancel import cancel
 from nightshard.cli.launch import launch
 from nightshard.cli.local import local_cluster, quickstart, stop_everything, worker_env
+from nightshard.cli.logs import logs
 from nightshard.cli.results import db, results
+from nightshard.cli.status import status
 from nightshard.core.errors import NightshardError
 
 
@@ -24,7 +27,10 @@ def cli() -> None:
     """Evaluate language-model checkpoints on Slurm clusters."""
 
 
-for command in (launch, results, db, local_cluster, quickstart, stop_everything, worker_env):
+for command in (
+    *(launch, status, logs, cancel, results, db),
+    *(local_cluster, quickstart, stop_everything, worker_env),
+):
     cli.add_command(command)
 
 

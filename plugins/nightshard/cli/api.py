@@ -1,8 +1,12 @@
 """The few calls of Airflow's REST API that the command line makes."""
 
 import os
+import secrets
+import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -10,6 +14,16 @@ from nightshard.core.errors import UserError
 
 DAG_ID = "evaluate"
 MAP_INDEX_UNMAPPED = -1
+SHARD_TASK = "shard"
+PAGES = "/nightshard"
+"""Where Airflow's API server serves Nightshard's own pages."""
+
+RUNS_PER_PAGE = 100
+TRIGGER_PAUSES_S = (1.0, 2.0, 5.0)
+
+
+class NoSuchError(UserError):
+    """Airflow, or Nightshard's pages in it, say that something is not there."""
 
 
 class SilentAirflowError(UserError):
@@ -72,18 +86,93 @@ class AirflowApi:
     def trigger(self, conf: Mapping[str, Any]) -> str:
         """Start a run with these params and return its run id.
 
+        The id is made here, so that asking again after a lost reply cannot start a second run.
+
         Raises:
             UserError: Airflow refuses the params.
         """
-        answer = self._send(
-            "POST", f"/api/v2/dags/{DAG_ID}/dagRuns", json={"logical_date": None, "conf": conf}
-        )
-        if answer.status_code in {400, 422}:
-            # A parameter's complaint goes on with the schema that it failed.
-            detail = str(answer.json()["detail"]).partition("\n")[0]
-            raise UserError(f"Airflow refuses these parameters: {detail}")
+        run_id = f"manual__{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        for pause in (*TRIGGER_PAUSES_S, None):
+            try:
+                answer = self._send("POST", f"/api/v2/dags/{DAG_ID}/dagRuns", json=body)
+            except SilentAirflowError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+                continue
+            if answer.status_code == httpx.codes.CONFLICT:
+                break
+            if answer.status_code in {400, 422}:
+                # A parameter's complaint goes on with the schema that it failed.
+                detail = str(answer.json()["detail"]).partition("\n")[0]
+                raise UserError(f"Airflow refuses these parameters: {detail}")
+            self._check(answer)
+            break
+        return run_id
+
+    def runs(self) -> Iterator[dict[str, Any]]:
+        """Yield the runs of the DAG, the latest first."""
+        seen = 0
+        while True:
+            page = self._json(
+                f"/api/v2/dags/{DAG_ID}/dagRuns",
+                order_by="-run_after",
+                limit=RUNS_PER_PAGE,
+                offset=seen,
+            )
+            yield from page["dag_runs"]
+            seen += len(page["dag_runs"])
+            if not page["dag_runs"] or seen >= page["total_entries"]:
+                return
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """Return a run by its Airflow id, None where there is none."""
+        answer = self._send("GET", self._run(run_id))
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
         self._check(answer)
-        return str(answer.json()["dag_run_id"])
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def fail_run(self, run_id: str) -> None:
+        """Mark a run failed, as a person does in Airflow; the triggers cancel its shards' jobs."""
+        self._check(self._send("PATCH", self._run(run_id), json={"state": "failed"}))
+
+    def fail_shard(self, run_id: str, rank: int) -> None:
+        """Mark one shard failed."""
+        path = f"{self._run(run_id)}/taskInstances/{SHARD_TASK}/{rank}"
+        self._check(self._send("PATCH", path, json={"new_state": "failed"}))
+
+    def shards(self, run_id: str) -> dict[str, Any]:
+        """Return what Airflow and the cluster know of a run's shards.
+
+        Raises:
+            NoSuchError: Airflow does not have Nightshard's pages.
+            UserError: the pages cannot tell; the sentence is theirs.
+        """
+        return self._pages("GET", f"{self._pages_of(run_id)}/shards")
+
+    def log(self, run_id: str, rank: int, **asked: Any) -> dict[str, Any]:
+        """Return a piece of a shard's log on the cluster, and the shard's state.
+
+        Args:
+            run_id: Airflow's id.
+            rank: from 0.
+            **asked: ``attempt``, and ``offset`` in bytes (-1: the end).
+
+        Raises:
+            NoSuchError: there is no such shard or attempt, or no pages.
+            UserError: the cluster does not answer.
+        """
+        chosen = {name: value for name, value in asked.items() if value is not None}
+        return self._pages("GET", f"{self._pages_of(run_id)}/shards/{rank}/log.json", **chosen)
+
+    def cancel_left(self, run_id: str, rank: int | None = None) -> list[str]:
+        """Cancel the Slurm jobs that an ended run or an ended shard has left; return their ids."""
+        chosen = {} if rank is None else {"rank": rank}
+        answer = self._pages("POST", f"{self._pages_of(run_id)}/cancel", **chosen)
+        return [str(job) for job in answer["cancelled"]]
 
     def newest_run(self) -> str:
         """Return the id of the latest run.
@@ -111,16 +200,29 @@ class AirflowApi:
 
     def log_events(self, run_id: str, task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the structured log events of a task instance's latest try."""
+        yield from self.new_log_events(run_id, task, None)[0]
+
+    def new_log_events(
+        self, run_id: str, task: Mapping[str, Any], token: str | None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Return the log events of a task instance's latest try since an earlier call.
+
+        Args:
+            run_id: Airflow's id.
+            task: the task instance.
+            token: what the earlier call returned beside its events; None reads from the start.
+        """
         answer = self._send(
             "GET",
             f"{self._run(run_id)}/taskInstances/{task['task_id']}/logs/{task['try_number'] or 1}",
-            params={"map_index": task["map_index"]},
+            params={"map_index": task["map_index"], **({"token": token} if token else {})},
             headers={"Accept": "application/json"},
         )
         if answer.status_code != httpx.codes.OK:
-            return
-        for event in answer.json()["content"]:
-            yield event if isinstance(event, dict) else {"event": event}
+            return [], token
+        found = answer.json()
+        events = [one if isinstance(one, dict) else {"event": one} for one in found["content"]]
+        return events, found.get("continuation_token")
 
     def result(self, run_id: str, task_id: str) -> Any:
         """Return what a task returned, None where it returned nothing."""
@@ -133,10 +235,32 @@ class AirflowApi:
 
     def page(self, run_id: str) -> str:
         """Return the address of a run's page."""
-        return f"{self.url}/dags/{DAG_ID}/runs/{run_id}"
+        return f"{self.url}/dags/{DAG_ID}/runs/{quote(run_id, safe=':+')}"
 
     def _run(self, run_id: str) -> str:
-        return f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}"
+        return f"/api/v2/dags/{DAG_ID}/dagRuns/{quote(run_id, safe='')}"
+
+    def _pages_of(self, run_id: str) -> str:
+        return f"{PAGES}/dags/{DAG_ID}/runs/{quote(run_id, safe='')}"
+
+    def _pages(self, method: str, path: str, **params: Any) -> dict[str, Any]:
+        headers = {"Accept": "application/json"}
+        answer = self._send(method, path, params=params, headers=headers)
+        try:
+            value: dict[str, Any] = answer.json()
+        except ValueError:
+            value = {}
+        told = value.get("detail")
+        if answer.status_code == httpx.codes.NOT_FOUND and told in {None, "Not Found"}:
+            raise NoSuchError(
+                f"Airflow at {self.url} does not serve Nightshard's pages; check that its plugins "
+                "folder is this project's plugins/ and restart its API server."
+            )
+        if not answer.is_success and isinstance(told, str):
+            missing = answer.status_code == httpx.codes.NOT_FOUND
+            raise (NoSuchError if missing else UserError)(told)
+        self._check(answer)
+        return value
 
     def _json(self, path: str, **params: Any) -> dict[str, Any]:
         answer = self._send("GET", path, params=params)

@@ -1,0 +1,58 @@
+"""The buttons of a shard's task: to its log on the cluster and to its Slurm job.
+
+They lead to Nightshard's own pages in Airflow's API server, which find the latest attempt when they
+are opened. So a button that Airflow stores once, when the task defers, stays right in all attempts,
+and works through a tunnel or a proxy, since it begins at the path where Airflow is served.
+"""
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+import attrs
+from airflow.sdk import BaseOperatorLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+PAGES = "/nightshard"
+"""Where the API server serves the pages."""
+
+
+def shard_page(dag_id: str, dag_run_id: str, rank: int, page: str) -> str:
+    """Return the path of a shard's page below the address of Airflow."""
+    return f"{PAGES}/dags/{quote(dag_id)}/runs/{quote(dag_run_id, safe='')}/shards/{rank}/{page}"
+
+
+def _link(ti_key: "TaskInstanceKey", page: str) -> str:
+    from airflow.sdk.configuration import conf
+
+    address: str = conf.get("api", "base_url", fallback="")
+    return urlsplit(address).path.rstrip("/") + shard_page(
+        ti_key.dag_id, ti_key.run_id, ti_key.map_index, page
+    )
+
+
+@attrs.define()
+class RemoteLogLink(BaseOperatorLink):
+    """The shard's log on the cluster, as it grows."""
+
+    name: str = "Remote log"
+
+    def get_link(self, operator: "BaseOperator", *, ti_key: "TaskInstanceKey") -> str:
+        """Return the path of the page; the map index is the shard's rank."""
+        return _link(ti_key, "log")
+
+
+@attrs.define()
+class SlurmJobLink(BaseOperatorLink):
+    """The shard's job on the site's own portal, or what is known of it."""
+
+    name: str = "Slurm job"
+
+    def get_link(self, operator: "BaseOperator", *, ti_key: "TaskInstanceKey") -> str:
+        """Return the path that leads there."""
+        return _link(ti_key, "job")
+
+
+SHARD_LINKS: tuple[BaseOperatorLink, ...] = (RemoteLogLink(), SlurmJobLink())

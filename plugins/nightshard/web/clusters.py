@@ -1,0 +1,100 @@
+"""The pages' connections to clusters: one each, kept while somebody looks."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nightshard.clusters.errors import LoginError, TransportError
+from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.transport import Transport
+from nightshard.web.looking import Found, look
+from nightshard.web.runs import Run, RunLook
+
+IDLE_S = 60.0
+"""How long a connection is kept that nobody uses."""
+
+FRESH_S = 3.0
+"""How long one look serves everybody who asks about the same run."""
+
+
+@dataclass(slots=True)
+class _Line:
+    transport: Transport
+    closing: asyncio.TimerHandle | None = None
+    users: int = 0
+
+
+@dataclass(slots=True)
+class _Look:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    found: Found | None = None
+    until: float = 0.0
+
+
+class Connections:
+    """Login nodes as the pages use them.
+
+    However many people look, a run is asked about once in ``FRESH_S``, over one connection.
+
+    Args:
+        connect: makes a transport.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[ClusterProfile], Transport],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._lines: dict[str, _Line] = {}
+        self._looks: dict[Hashable, _Look] = {}
+        self._farewells: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def to(self, profile: ClusterProfile) -> Any:
+        """Lend the connection to a cluster."""
+        line = self._lines.get(profile.name)
+        if line is None:
+            line = self._lines[profile.name] = _Line(self._connect(profile))
+        if line.closing is not None:
+            line.closing.cancel()
+            line.closing = None
+        line.users += 1
+        try:
+            yield line.transport
+        finally:
+            line.users -= 1
+            if not line.users:
+                loop = asyncio.get_running_loop()
+                line.closing = loop.call_later(IDLE_S, self._hang_up, profile.name, line)
+
+    def _hang_up(self, name: str, line: _Line) -> None:
+        self._lines.pop(name, None)
+        task = asyncio.get_running_loop().create_task(line.transport.close())
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+
+    async def look(self, run: Run, rank: int | None = None) -> RunLook:
+        """Look at a run, or at one shard of it; a cluster that is silent is told as such."""
+        layout, profile = run.layout, run.profile
+        if layout is None or profile is None:
+            return RunLook(run)
+        now = self._clock()
+        for key in [key for key, one in self._looks.items() if one.until < now]:
+            if not self._looks[key].lock.locked():
+                del self._looks[key]
+        slot = self._looks.setdefault((profile.name, layout.run, rank), _Look())
+        async with slot.lock:
+            if slot.found is None or slot.until < self._clock():
+                try:
+                    async with self.to(profile) as transport:
+                        slot.found = await look(transport, layout, rank)
+                except (TransportError, LoginError) as error:
+                    return RunLook(run, complaint=f"{profile.title}: {error}")
+                slot.until = self._clock() + FRESH_S
+            return RunLook.of(run, slot.found)
