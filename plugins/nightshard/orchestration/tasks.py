@@ -71,13 +71,19 @@ def prepare_dataset(plan: Json) -> Json:
 
 @task
 @one_sentence
-def stage(prepared: Json) -> Json:
+def stage(prepared: Json, **context: Any) -> Json:
     """Copy inputs and spec to the cluster, the spec last."""
+    from nightshard.clusters.documents import RunIdentity
+    from nightshard.orchestration.deployment import deployment_id
     from nightshard.orchestration.steps import moving
 
     if prepared["world_size"] == 0:
         raise AirflowSkipException("Every answer exists already; nothing to stage or submit.")
-    moving.stage(prepared)
+    dag_run = context["dag_run"]
+    identity = RunIdentity(
+        deployment=deployment_id(), dag_id=dag_run.dag_id, dag_run_id=dag_run.run_id
+    )
+    moving.stage(prepared, identity)
     return prepared
 
 

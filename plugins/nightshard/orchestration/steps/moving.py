@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from nightshard.clusters.collecting import collect_run, read_attempts
+from nightshard.clusters.documents import RunIdentity
 from nightshard.clusters.layout import shard_name
 from nightshard.clusters.patience import patiently
 from nightshard.clusters.profile import ClusterProfile
@@ -26,17 +27,17 @@ ANSWER_BYTES_PER_TOKEN = 8
 log = logging.getLogger(__name__)
 
 
-def stage(prepared: Json) -> None:
-    """Copy inputs and spec to the cluster.
+def stage(prepared: Json, identity: RunIdentity) -> None:
+    """Copy inputs and spec to the cluster, and whose run it is.
 
     Raises:
         UserError: the cluster's disk is full or its folder cannot be written.
     """
     run = RunPlan.from_dict(prepared["plan"])
-    asyncio.run(_stage(run, prepared["world_size"]))
+    asyncio.run(_stage(run, prepared["world_size"], identity))
 
 
-async def _stage(run: RunPlan, world_size: int) -> None:
+async def _stage(run: RunPlan, world_size: int, identity: RunIdentity) -> None:
     profile = profile_of(run)
     layout = layout_of(profile, run.run_key)
     store = store_of(run)
@@ -44,6 +45,7 @@ async def _stage(run: RunPlan, world_size: int) -> None:
         f"inputs/{shard_name(rank, world_size)}.parquet": store.input(rank, world_size).read_bytes()
         for rank in range(world_size)
     }
+    files[layout.identity.name] = identity.to_bytes()
     files["spec.json"] = store.spec.read_bytes()
     needed = sum(map(len, files.values())) + _answer_bytes(store)
     size = _array_size(profile, world_size)
