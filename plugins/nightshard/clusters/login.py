@@ -1,53 +1,61 @@
-"""Connecting by asyncssh, and one clear sentence for each way in which a login fails."""
+"""Logging in by asyncssh: keys, an agent, and jump hosts on the way."""
 
 import asyncio
 import contextlib
-import errno
-import socket
+import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
-from nightshard.clusters.errors import LoginError, LoginFailure, TransportError
-from nightshard.core.errors import NightshardError
+from nightshard.clusters.errors import LoginError, LoginFailure
+from nightshard.clusters.held_socket import HeldSocket
+from nightshard.clusters.login_errors import Endpoint, login_error, sentence, words
+
+__all__ = ["Connect", "Endpoint", "Login", "connector", "log_in", "login_error"]
 
 Connect = Callable[[], Awaitable[asyncssh.SSHClientConnection]]
 
 CONNECT_TIMEOUT_S = 20.0
 KEEPALIVE_S = 30
+KEEPALIVE_COUNT = 3
+"""Keep-alives in a row without an answer after which the line is taken for dead."""
+
+PROBE_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What a sentence about a failed login can name.
+class Login:
+    """How to log in to one host.
 
     Attributes:
-        host: host name or address.
-        port: TCP port.
-        username: remote user.
-        known_hosts: file with trusted host keys, or its content.
+        endpoint: the host; its ``known_hosts`` are the only keys that are trusted.
+        key_file: private key; None leaves it to ``private_key``, the agent and the default keys.
+        private_key: the key itself.
+        passphrase: opens the key.
+        password: for sites that take one.
+        agent: True: the agent of SSH_AUTH_SOCK, which has to be there; a path: the agent at that
+            socket; False: none; None: the agent of SSH_AUTH_SOCK where no key is named.
+        jump: the login, or the held socket, that this host is reached through.
+        default_keys: whether the user's ``~/.ssh/id_*`` are tried where nothing else is named.
+        user_config: whether ``~/.ssh/config`` is read.
+        ciphers: OpenSSH names in order of preference; empty leaves the choice to asyncssh.
+        timeout_s: for the connection, the handshake and the login together.
     """
 
-    host: str
-    port: int = 22
-    username: str | None = None
-    known_hosts: Path | bytes | None = None
-
-    def __str__(self) -> str:
-        return f"{self.host} port {self.port}"
-
-    def known(self) -> bool:
-        """Whether a key of this host is among the trusted ones."""
-        if self.known_hosts is None:
-            return False
-        source = self.known_hosts if isinstance(self.known_hosts, bytes) else str(self.known_hosts)
-        try:
-            keys, authorities, *_ = asyncssh.match_known_hosts(source, self.host, "", self.port)
-        except (OSError, ValueError):
-            return False
-        return bool(keys or authorities)
+    endpoint: Endpoint
+    key_file: Path | None = None
+    private_key: str | None = field(default=None, repr=False)
+    passphrase: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    agent: bool | Path | None = None
+    jump: "Login | HeldSocket | None" = None
+    default_keys: bool = True
+    user_config: bool = False
+    ciphers: tuple[str, ...] = ()
+    timeout_s: float = CONNECT_TIMEOUT_S
 
 
 def connector(
@@ -56,6 +64,8 @@ def connector(
     username: str,
     key_file: Path,
     known_hosts: Path,
+    *,
+    jump: Login | HeldSocket | None = None,
 ) -> Connect:
     """Return what opens a connection with a key and strict host key checking.
 
@@ -65,124 +75,193 @@ def connector(
         username: remote user.
         key_file: private key.
         known_hosts: trusted host keys in OpenSSH's format.
+        jump: what the host is reached through.
     """
     endpoint = Endpoint(host, port, username, known_hosts)
-
-    async def connect() -> asyncssh.SSHClientConnection:
-        if not await asyncio.to_thread(known_hosts.exists):
-            raise LoginError(
-                LoginFailure.NO_HOST_KEY,
-                f"No host key is given for {endpoint}: {known_hosts} does not exist; put the "
-                "host's public key there.",
-            )
-        try:
-            return await asyncssh.connect(
-                host,
-                port,
-                username=username,
-                client_keys=[str(key_file)],
-                known_hosts=str(known_hosts),
-                config=None,
-                agent_path=None,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                keepalive_interval=KEEPALIVE_S,
-            )
-        except Exception as error:
-            raise login_error(error, endpoint) from error
-
-    return connect
+    login = Login(endpoint, key_file=key_file, agent=False, jump=jump)
+    return lambda: log_in(login)
 
 
-def login_error(error: Exception, endpoint: Endpoint | None) -> Exception:
-    """Turn what a connect raised into a :class:`LoginError`, else a :class:`TransportError`.
+async def log_in(login: Login) -> asyncssh.SSHClientConnection:
+    """Open the connection, through its jump hosts first.
 
-    Errors that are Nightshard's own already, or no error of a connection, are returned as they are.
+    The connections to the jump hosts are closed with it.
+
+    Raises:
+        LoginError: a login failed; the sentence names the hop.
+        TransportError: a connection failed in a way that has no sentence of its own.
     """
-    if isinstance(error, NightshardError):
-        return error
-    failure = _failure(error, endpoint)
-    if failure is not None:
-        return LoginError(failure, _sentence(failure, endpoint))
-    if isinstance(error, OSError | asyncssh.Error):
-        where = str(endpoint) if endpoint else "the cluster"
-        return TransportError(f"No connection to {where}: {_words(error)}.")
-    return error
+    jump = login.jump
+    endpoint = login.endpoint
+    through: asyncssh.SSHClientConnection | None = None
+    if jump is not None:
+        on_the_way = f"the jump host on the way to {endpoint.host}"
+        jump = replace(jump, endpoint=replace(jump.endpoint, note=on_the_way))
+        if not endpoint.note:
+            endpoint = replace(endpoint, note=f"through {jump.endpoint.host}")
+    if isinstance(jump, Login):
+        through = await log_in(jump)
+    client = _Client(through)
+    try:
+        await _check_known_hosts(endpoint)
+        options = await _options(login, endpoint)
+        if through is not None:
+            options["tunnel"] = through
+        elif isinstance(jump, HeldSocket):
+            options["proxy_command"] = await _proxy_command(jump, endpoint)
+        return await asyncssh.connect(
+            endpoint.host,
+            endpoint.port,
+            known_hosts=_trusted(endpoint),
+            connect_timeout=login.timeout_s,
+            keepalive_interval=KEEPALIVE_S,
+            keepalive_count_max=KEEPALIVE_COUNT,
+            client_factory=lambda: client,
+            **options,
+        )
+    except Exception as error:
+        said = client.banner or await _said_before_greeting(error, endpoint, through, client)
+        raise login_error(error, endpoint, said) from error
+    finally:
+        client.settled()
 
 
-def _failure(error: Exception, endpoint: Endpoint | None) -> LoginFailure | None:
-    if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        if endpoint is None:
-            return LoginFailure.HOST_KEY_NOT_TRUSTED
-        if endpoint.known():
-            return LoginFailure.HOST_KEY_CHANGED
-        return LoginFailure.HOST_KEY_UNKNOWN
-    kinds: list[tuple[type[Exception], LoginFailure]] = [
-        (socket.gaierror, LoginFailure.NAME_NOT_RESOLVED),
-        (ConnectionRefusedError, LoginFailure.REFUSED),
-        (TimeoutError, LoginFailure.TIMED_OUT),
-        (asyncssh.PermissionDenied, LoginFailure.PERMISSION_DENIED),
-        (asyncssh.KeyImportError, LoginFailure.UNUSABLE_KEY),
-        (asyncssh.KeyEncryptionError, LoginFailure.UNUSABLE_KEY),
-    ]
-    for kind, failure in kinds:
-        if isinstance(error, kind):
-            return failure
-    if isinstance(error, OSError):
-        return _failure_of_os_error(error)
-    return None
+class _Client(asyncssh.SSHClient):
+    """Keeps the host's words, and closes the way there with the connection."""
+
+    def __init__(self, through: asyncssh.SSHClientConnection | None) -> None:
+        self._through = through
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._lost = False
+        self._settled = False
+        self.banner = ""
+        self.greeted = False
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._connection = conn
+
+    def auth_banner_received(self, msg: str, lang: str) -> None:
+        self.banner += msg
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._connection is not None:
+            self.greeted = self._connection.get_extra_info("server_version") is not None
+        self._lost = True
+        if self._settled:
+            self._hang_up()
+
+    def settled(self) -> None:
+        """The attempt is over: from now on the way there ends with the connection."""
+        self._settled = True
+        if self._lost or self._connection is None:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._through is not None:
+            self._through.close()
 
 
-def _failure_of_os_error(error: OSError) -> LoginFailure | None:
-    if isinstance(error, FileNotFoundError | PermissionError) and error.filename:
-        return LoginFailure.UNUSABLE_KEY
-    # asyncio joins the errors of several addresses of one host into one, without a number.
-    if error.errno == errno.ECONNREFUSED or "refused" in str(error).lower():
-        return LoginFailure.REFUSED
-    if error.errno in {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}:
-        return LoginFailure.TIMED_OUT
-    return None
+def _trusted(endpoint: Endpoint) -> str | bytes:
+    trusted = endpoint.known_hosts
+    # None would tell asyncssh to trust every host.
+    return trusted if isinstance(trusted, bytes) else str(trusted) if trusted else b""
 
 
-_SENTENCES = {
-    LoginFailure.NAME_NOT_RESOLVED: (
-        "The host name of {where} could not be resolved; check host in the connection."
-    ),
-    LoginFailure.REFUSED: (
-        "Connections to {where} are refused; check the port and that sshd runs there."
-    ),
-    LoginFailure.TIMED_OUT: (
-        "No answer came from {where}; check the network, a VPN or a firewall."
-    ),
-    LoginFailure.HOST_KEY_UNKNOWN: (
-        "The host key of {where} is unknown; verify it with the site and add it to the "
-        "connection's host_key or to known_hosts."
-    ),
-    LoginFailure.HOST_KEY_CHANGED: (
-        "The host key of {where} HAS CHANGED and the login was stopped; ask the site whether that "
-        "is right before you replace the stored key."
-    ),
-    LoginFailure.HOST_KEY_NOT_TRUSTED: (
-        "The host key of {where} is not the trusted one, so the login was stopped; verify it with "
-        "the site and correct the connection's host_key."
-    ),
-    LoginFailure.NO_HOST_KEY: ("No host key is given for {where}; add host_key to the connection."),
-    LoginFailure.PERMISSION_DENIED: (
-        "The login{user} to {where} was denied; check the user name and the key."
-    ),
-    LoginFailure.UNUSABLE_KEY: (
-        "The private key for {where} cannot be used; check key_file and its passphrase."
-    ),
-}
+async def _check_known_hosts(endpoint: Endpoint) -> None:
+    trusted = endpoint.known_hosts
+    if isinstance(trusted, Path) and not await asyncio.to_thread(trusted.exists):
+        raise LoginError(
+            LoginFailure.NO_HOST_KEY,
+            f"No host key is given for {endpoint}: {trusted} does not exist; put the host's public "
+            "key there, or into the connection's host_key.",
+        )
 
 
-def _sentence(failure: LoginFailure, endpoint: Endpoint | None) -> str:
-    where = str(endpoint) if endpoint else "the cluster's login node"
-    user = f" as {endpoint.username}" if endpoint and endpoint.username else ""
-    return _SENTENCES[failure].format(where=where, user=user)
+async def _options(login: Login, endpoint: Endpoint) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if not login.user_config:
+        options["config"] = None
+    if endpoint.username:
+        options["username"] = endpoint.username
+    if login.password is not None:
+        options["password"] = login.password
+    if login.ciphers:
+        options["encryption_algs"] = list(login.ciphers)
+    named = _named_keys(login)
+    agent = await _agent_path(login, endpoint, bool(named))
+    if agent is None or agent:
+        options["agent_path"] = agent
+    if named:
+        options["client_keys"] = named
+        if login.passphrase:
+            options["passphrase"] = login.passphrase
+    elif login.agent:
+        # An empty tuple would add the default keys to those of the agent that was asked for.
+        options["client_keys"] = []
+    elif not login.default_keys:
+        options["client_keys"] = None
+    return options
 
 
-def _words(error: BaseException) -> str:
-    text = ""
-    with contextlib.suppress(Exception):
-        text = " ".join(str(error).split()).rstrip(".")
-    return text or type(error).__name__
+def _named_keys(login: Login) -> list[Any]:
+    if login.private_key:
+        return [asyncssh.import_private_key(login.private_key, login.passphrase or None)]
+    return [str(login.key_file)] if login.key_file else []
+
+
+async def _agent_path(login: Login, endpoint: Endpoint, has_key: bool) -> str | None:
+    """Return asyncssh's ``agent_path``: a path, None for no agent, "" for its own default."""
+    if login.agent is None and not has_key:
+        return ""
+    if not login.agent:
+        return None
+    path = os.environ.get("SSH_AUTH_SOCK", "") if login.agent is True else str(login.agent)
+    failure = LoginFailure.NO_AGENT
+    if not path:
+        raise LoginError(failure, sentence(failure, endpoint, "SSH_AUTH_SOCK is not set"))
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S), await asyncssh.connect_agent(path) as agent:
+            keys = await agent.get_keys()
+    except (OSError, ValueError, asyncssh.Error) as error:
+        raise LoginError(failure, sentence(failure, endpoint, f"{path}: {words(error)}")) from error
+    if not keys:
+        raise LoginError(LoginFailure.AGENT_EMPTY, sentence(LoginFailure.AGENT_EMPTY, endpoint))
+    return path
+
+
+async def _proxy_command(jump: HeldSocket, endpoint: Endpoint) -> list[str]:
+    await jump.check()
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    return jump.arguments("-W", f"{host}:{endpoint.port}", "--", jump.destination)
+
+
+async def _said_before_greeting(
+    error: Exception,
+    endpoint: Endpoint,
+    through: asyncssh.SSHClientConnection | None,
+    client: _Client,
+) -> str:
+    """Ask a host that hung up before its SSH greeting for the words that it says instead.
+
+    Neither asyncssh nor any other client keeps them; sshd says "Exceeded MaxStartups" there, and
+    some sites say that the system is down.
+    """
+    lost = isinstance(error, asyncssh.ConnectionLost | ConnectionResetError | BrokenPipeError)
+    if not lost or client.greeted:
+        return ""
+    with contextlib.suppress(OSError, asyncssh.Error):
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            open_connection: Any = (through or asyncio).open_connection
+            reader, writer = await open_connection(endpoint.host, endpoint.port)
+            try:
+                writer.write(b"SSH-2.0-nightshard\r\n")
+                answer: bytes = await reader.read(1024)
+            finally:
+                writer.close()
+            text = answer.decode(errors="replace")
+            return "" if text.startswith("SSH-") else _printable(text)
+    return ""
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text).strip()

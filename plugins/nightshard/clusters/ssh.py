@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar
 
 import asyncssh
 
-from nightshard.clusters.errors import TransportError
-from nightshard.clusters.login import Connect, Endpoint, connector, login_error
+from nightshard.clusters.errors import LoginError, LoginFailure, TransportError
+from nightshard.clusters.login import Connect, connector
+from nightshard.clusters.login_errors import Endpoint, login_error, sentence, words
+from nightshard.clusters.remote_disk import named_if_full
+from nightshard.clusters.sftp_files import SftpFiles, create_exclusively, renamed_into_place
+from nightshard.clusters.transfer import LARGE_FILE, get_large, put_large, write_whole
 from nightshard.clusters.transport import COMMAND_TIMEOUT_S, CommandResult, shell_line
 
 __all__ = ["Endpoint", "SshTransport", "connector"]
@@ -19,6 +22,7 @@ MAX_SESSIONS = 4
 """Concurrent sessions on one connection; sshd's own MaxSessions is 10 by default."""
 
 TRANSFER_TIMEOUT_S = 1800.0
+NOLOGIN_STATUS = 254
 _BROKEN = (
     asyncssh.DisconnectError,
     asyncssh.ChannelOpenError,
@@ -46,6 +50,7 @@ class SshTransport:
         self._sessions = asyncio.Semaphore(max_sessions)
         self._connecting = asyncio.Lock()
         self._connection: asyncssh.SSHClientConnection | None = None
+        self._files = SftpFiles(self, self._transfer)
 
     async def run(
         self,
@@ -70,7 +75,13 @@ class SshTransport:
             status = process.exit_status
             if status is None or process.exit_signal is not None:
                 raise TransportError(_unknown_outcome(process.exit_signal))
-            return CommandResult(_text(stdout), _text(stderr), status)
+            result = CommandResult(_text(stdout), _text(stderr), status)
+            if _is_closed_to_users(result):
+                failure = LoginFailure.MAINTENANCE
+                raise LoginError(
+                    failure, sentence(failure, self._endpoint, site_words=result.stderr)
+                )
+            return result
 
         return await self._attempt(once, idempotent=idempotent, timeout_s=timeout_s)
 
@@ -78,35 +89,27 @@ class SshTransport:
         """See :meth:`Transport.put_bytes`."""
 
         async def once(sftp: asyncssh.SFTPClient) -> None:
-            async with _renamed_into_place(sftp, path) as part, sftp.open(part, "wb") as file:
+            async with renamed_into_place(sftp, path) as part, sftp.open(part, "wb") as file:
                 await file.write(data)
 
-        await self._transfer(once, f"writing {path}")
+        async with named_if_full(self, path, len(data)):
+            await self._transfer(once, f"writing {path}")
 
     async def put_file(self, path: PurePosixPath, local: Path) -> None:
-        """See :meth:`Transport.put_file`."""
-
-        async def once(sftp: asyncssh.SFTPClient) -> None:
-            async with _renamed_into_place(sftp, path) as part:
-                await sftp.put(str(local), part)
-
-        await self._transfer(once, f"writing {path}")
+        """See :meth:`Transport.put_file`; a large file is resumed and checked."""
+        if (await asyncio.to_thread(local.stat)).st_size >= LARGE_FILE:
+            await put_large(self._files, path, local)
+        else:
+            await self.put_bytes(path, await asyncio.to_thread(local.read_bytes))
 
     async def create_bytes(self, path: PurePosixPath, data: bytes) -> bool:
         """See :meth:`Transport.create_bytes`."""
 
         async def once(sftp: asyncssh.SFTPClient) -> bool:
-            try:
-                async with sftp.open(str(path), "xb") as file:
-                    await file.write(data)
-            except (asyncssh.SFTPFileAlreadyExists, asyncssh.SFTPFailure):
-                # Version 3 of the protocol, OpenSSH's, has no code of its own for "exists".
-                if await sftp.exists(str(path)):
-                    return False
-                raise
-            return True
+            return await create_exclusively(sftp, path, data)
 
-        return await self._transfer(once, f"creating {path}", idempotent=False)
+        async with named_if_full(self, path, len(data)):
+            return await self._transfer(once, f"creating {path}", idempotent=False)
 
     async def get_bytes(self, path: PurePosixPath) -> bytes | None:
         """See :meth:`Transport.get_bytes`."""
@@ -122,17 +125,14 @@ class SshTransport:
         return await self._transfer(once, f"reading {path}")
 
     async def get_file(self, path: PurePosixPath, local: Path) -> None:
-        """See :meth:`Transport.get_file`."""
-        part = local.with_name(f".{local.name}.{secrets.token_hex(4)}.part")
-
-        async def once(sftp: asyncssh.SFTPClient) -> None:
-            await sftp.get(str(path), str(part))
-            await asyncio.to_thread(part.replace, local)
-
-        try:
-            await self._transfer(once, f"reading {path}")
-        finally:
-            await asyncio.to_thread(part.unlink, missing_ok=True)
+        """See :meth:`Transport.get_file`; a large file is resumed and checked."""
+        if (await self._files.size(path) or 0) >= LARGE_FILE:
+            await get_large(self._files, path, local)
+            return
+        data = await self.get_bytes(path)
+        if data is None:
+            raise TransportError(f"reading {path} on the cluster failed: No such file.")
+        await asyncio.to_thread(write_whole, local, data)
 
     async def exists(self, path: PurePosixPath) -> bool:
         """See :meth:`Transport.exists`."""
@@ -162,13 +162,14 @@ class SshTransport:
         what: str,
         *,
         idempotent: bool = True,
+        timeout_s: float | None = TRANSFER_TIMEOUT_S,
     ) -> T:
         async def once(connection: asyncssh.SSHClientConnection) -> T:
             async with connection.start_sftp_client() as sftp:
                 return await action(sftp)
 
         try:
-            return await self._attempt(once, idempotent=idempotent, timeout_s=TRANSFER_TIMEOUT_S)
+            return await self._attempt(once, idempotent=idempotent, timeout_s=timeout_s)
         except asyncssh.SFTPError as error:
             raise TransportError(f"{what} on the cluster failed: {error.reason}.") from error
 
@@ -177,7 +178,7 @@ class SshTransport:
         action: Callable[[asyncssh.SSHClientConnection], Awaitable[T]],
         *,
         idempotent: bool,
-        timeout_s: float,
+        timeout_s: float | None,
     ) -> T:
         async with self._sessions:
             for last in (not idempotent, True):
@@ -195,7 +196,7 @@ class SshTransport:
                         if isinstance(error, TransportError):
                             raise
                         raise TransportError(
-                            f"The connection to the cluster broke: {_words(error)}."
+                            f"The connection to the cluster broke: {words(error)}."
                         ) from error
         raise AssertionError  # the loop returns or raises
 
@@ -215,18 +216,6 @@ class SshTransport:
             await self.close()
 
 
-@contextlib.asynccontextmanager
-async def _renamed_into_place(sftp: asyncssh.SFTPClient, path: PurePosixPath) -> AsyncIterator[str]:
-    part = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}.part"))
-    try:
-        yield part
-        await sftp.posix_rename(part, str(path))
-    except BaseException:
-        with contextlib.suppress(asyncssh.Error, OSError):
-            await sftp.remove(part)
-        raise
-
-
 def _unknown_outcome(exit_signal: Any) -> str:
     if exit_signal is not None:
         return f"The remote command was killed by signal {exit_signal[0]}."
@@ -237,5 +226,6 @@ def _text(value: str | bytes | None) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
 
 
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+def _is_closed_to_users(result: CommandResult) -> bool:
+    # sshd ends a session with 254 and the text of /etc/nologin instead of running its command.
+    return result.exit_status == NOLOGIN_STATUS and not result.stdout and bool(result.stderr)

@@ -1,93 +1,93 @@
 """From a profile's Airflow connection to the transport that ``clusters`` works with."""
 
 import logging
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nightshard.core.errors import UserError
+from nightshard.orchestration.connection_extras import (
+    ConnectionValues,
+    check_host_key_is_checked,
+    way_in,
+)
 
 if TYPE_CHECKING:
     import asyncssh
-    from airflow.sdk import Connection
 
-    from nightshard.clusters.login import Endpoint
+    from nightshard.clusters.held_socket import HeldSocket
+    from nightshard.clusters.login import Login
     from nightshard.clusters.profile import ClusterProfile
-    from nightshard.clusters.ssh import SshTransport
+    from nightshard.clusters.transport import Transport
 
-_CHECKS_OFF = {
-    "no_host_key_check": "true",
-    "ignore_hostkey_verification": "true",
-    "known_hosts": "none",
-}
-"""Extras of ``SSHHookAsync`` with the value that makes it accept every host key."""
+__all__ = ["check_host_key_is_checked", "open_transport"]
 
 
-def open_transport(profile: "ClusterProfile") -> "SshTransport":
+def open_transport(profile: "ClusterProfile") -> "Transport":
     """Return a transport on the profile's SSH connection; it connects at its first use.
 
     Raises (at first use):
         UserError: there is no such connection, it switches host key checks off, or the login
             fails; one sentence says which.
     """
+    from nightshard.clusters.delegating import ChosenTransport
+    from nightshard.clusters.held_socket import HeldSocket
+    from nightshard.clusters.login import log_in
+    from nightshard.clusters.openssh import OpenSshTransport
     from nightshard.clusters.ssh import SshTransport
 
     # asyncssh tells of every channel; in a shard's log that would bury the story.
     logging.getLogger("asyncssh").setLevel(logging.WARNING)
 
-    async def connect() -> "asyncssh.SSHClientConnection":
-        return await _connect(profile)
+    async def choose() -> "Transport":
+        way = await _way_to(profile)
+        if isinstance(way, HeldSocket):
+            return OpenSshTransport(way)
+        first: Login | None = way
 
-    return SshTransport(connect)
+        async def connect() -> "asyncssh.SSHClientConnection":
+            # Read again for each later login, so that a mended connection is used.
+            nonlocal first
+            login, first = first or await _way_to(profile), None
+            if isinstance(login, HeldSocket):
+                raise UserError(
+                    f"The connection {profile.ssh_conn_id!r} was given a control_path meanwhile; "
+                    "run this again."
+                )
+            return await log_in(login)
+
+        return SshTransport(connect, way.endpoint)
+
+    return ChosenTransport(choose)
 
 
-async def _connect(profile: "ClusterProfile") -> "asyncssh.SSHClientConnection":
+async def _way_to(profile: "ClusterProfile") -> "Login | HeldSocket":
+    needed_by = f"cluster {profile.name!r}"
+    chain = [await _read(profile.ssh_conn_id, needed_by)]
+    while onward := str(chain[-1].extra.get("jump") or ""):
+        names = [values.connection_id for values in chain]
+        if onward in names:
+            raise UserError(
+                f"The jump hosts of the connection {names[0]!r} go in a circle "
+                f"({' -> '.join([*names, onward])}); correct jump in one of them."
+            )
+        chain.append(await _read(onward, f"the connection {names[-1]!r} as its jump host"))
+    way: Login | HeldSocket | None = None
+    for values in reversed(chain):
+        way = way_in(values, way)
+    assert way is not None  # noqa: S101 (the chain has at least one link)
+    return way
+
+
+async def _read(connection_id: str, needed_by: str) -> ConnectionValues:
     from airflow.providers.common.compat.connection import get_async_connection
-    from airflow.providers.ssh.hooks.ssh import SSHHookAsync
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from nightshard.clusters.login import login_error
-
     try:
-        connection = await get_async_connection(profile.ssh_conn_id)
+        found = await get_async_connection(connection_id)
     except AirflowNotFoundException:
         raise UserError(
-            f"Airflow has no connection {profile.ssh_conn_id!r}, which cluster {profile.name!r} "
-            "needs; add an SSH connection of that name with its host_key."
+            f"Airflow has no connection {connection_id!r}, which {needed_by} needs; add an SSH "
+            "connection of that name with its host_key."
         ) from None
-    check_host_key_is_checked(profile.ssh_conn_id, connection.extra_dejson)
-    hook: Any = SSHHookAsync(ssh_conn_id=profile.ssh_conn_id)
-    try:
-        opened: asyncssh.SSHClientConnection = await hook.get_conn()
-    except Exception as error:
-        raise login_error(error, _endpoint(connection)) from error
-    return opened
-
-
-def check_host_key_is_checked(connection_id: str, extra: Mapping[str, Any]) -> None:
-    """Refuse each of the ways in which the SSH hook can be told to trust any host.
-
-    Raises:
-        UserError: the connection's extras hold one of them.
-    """
-    for name, off in _CHECKS_OFF.items():
-        if str(extra.get(name, "")).lower() == off:
-            raise UserError(
-                f"The connection {connection_id!r} switches host key checks off; remove {name} "
-                "from its extras and give its host_key."
-            )
-
-
-def _endpoint(connection: "Connection") -> "Endpoint":
-    """Say what a failed login was about, with the host keys that were trusted."""
-    from nightshard.clusters.login import Endpoint
-
-    host, port, extra = connection.host or "", connection.port or 22, connection.extra_dejson
-    trusted: Path | bytes | None = None
-    if "host_key" in extra:
-        # OpenSSH's form: the port belongs to the name unless it is the usual one.
-        name = host if port == 22 else f"[{host}]:{port}"  # noqa: PLR2004 (the SSH port)
-        trusted = f"{name} {extra['host_key']}".encode()
-    elif "known_hosts" in extra:
-        trusted = Path(extra["known_hosts"])
-    return Endpoint(host, port, connection.login, trusted)
+    return ConnectionValues(
+        connection_id, found.host, found.port, found.login, found.password, found.extra_dejson
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from nightshard.clusters.errors import LoginError, LoginFailure, TransportError
+from nightshard.clusters.errors import LoginError, LoginFailure, RemoteDiskFullError, TransportError
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.login import Endpoint, connector
 from nightshard.clusters.models import describe_model, resolve_model
@@ -191,7 +191,7 @@ async def test_a_disk_that_fills_up_is_named(runs, tiny_disk: Path) -> None:
 
     with pytest.raises(UserError, match=r"room for [0-9,]+ more files"):
         await preflight(runs.transport, profile, layout, bytes_needed=1, num_shards=50)
-    with pytest.raises(TransportError, match=r"writing .*spec\.json"):
+    with pytest.raises(RemoteDiskFullError, match="the disk is full"):
         await runs.transport.put_bytes(tiny_disk / "spec.json", b"x" * 2**20)
     assert (await runs.transport.run(["ls", "-A", str(tiny_disk)])).stdout == ""
 
