@@ -7,7 +7,7 @@ import pytest
 
 from nightshard.core.settings import PROJECT_ROOT
 
-pytest_plugins = ["integration.fixtures.clusters", "support.fixtures"]
+pytest_plugins = ["integration.fixtures.clusters", "support.fixtures", "support.faults.plugin"]
 
 
 @pytest.fixture(scope="session")
