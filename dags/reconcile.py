@@ -9,6 +9,7 @@ from nightshard.orchestration import reconcile_tasks
 
 @dag(
     schedule="*/15 * * * *",
+    params=reconcile_tasks.reconcile_form(),
     catchup=False,
     tags=["nightshard", "maintenance"],
     default_args={"owner": "nightshard", "retries": 1, "retry_delay": timedelta(seconds=30)},

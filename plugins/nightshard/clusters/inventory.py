@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from nightshard.clusters.commands import scancel_command
+from nightshard.clusters.cancelling import cancel_elements
 from nightshard.clusters.documents import Intent, RunIdentity
 from nightshard.clusters.errors import TransportError
 from nightshard.clusters.reconcile import Element, Orphan, RunFolder
@@ -18,7 +18,6 @@ FORMAT = "%i|%T|%M|%V|%j|%o"
 """Element, state, run time, submit time, name and batch script (squeue(1)); the last two are what
 may hold anything."""
 
-CANCEL_BATCH = 500
 _SCONTROL_CLOCK = re.compile(r"as of (\d+)")
 _FILE = re.compile(r"\./(?P<run_key>[^/]+)/(?P<name>run|submission-(?P<label>[^/]+))\.json")
 _MANIFEST = re.compile(r"shard-(\d+)-of-\d+\.manifest\.json")
@@ -86,20 +85,14 @@ async def cancel_orphans(transport: Transport, orphans: Iterable[Orphan]) -> Non
     """Cancel elements by id and name; what has ended meanwhile is left as it is.
 
     Raises:
-        TransportError: it is not known whether a cancel arrived.
+        TransportError: see :func:`~nightshard.clusters.cancelling.cancel_elements`.
     """
     jobs: dict[tuple[str, str, str | None], list[int | None]] = {}
     for one in orphans:
         element = one.element
         jobs.setdefault((element.job_id, element.name, element.cluster), []).append(element.index)
-    for (job_id, name, cluster), found in jobs.items():
-        indices = sorted(index for index in found if index is not None)
-        batches: list[list[int] | None] = [
-            indices[at : at + CANCEL_BATCH] for at in range(0, len(indices), CANCEL_BATCH)
-        ]
-        for batch in batches or [None]:
-            command = scancel_command(job_id, batch, name=name, cluster=cluster)
-            await run_checked(transport, command, f"Cancelling {name}")
+    for (job_id, name, cluster), indices in jobs.items():
+        await cancel_elements(transport, job_id, indices, name=name, cluster=cluster)
 
 
 def inventory_script(workdir: PurePosixPath, nonce: str, clusters: Sequence[str] = ()) -> str:

@@ -3,10 +3,11 @@
 import logging
 from typing import Any
 
-from airflow.sdk import task
+from airflow.sdk import Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from nightshard.clusters.errors import LoginError, TransportError
+from nightshard.clusters.reconcile import GRACE_S
 from nightshard.orchestration.tasks import Json, one_sentence
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,19 @@ Looks every 15 minutes for what was left behind, and mends it.
 Only jobs that this Nightshard submitted are ever touched. A cluster that cannot be reached is
 skipped until the next time.
 """
+
+
+def reconcile_form() -> dict[str, Param]:
+    """Return the form of the DAG."""
+    return {
+        "grace_s": Param(
+            GRACE_S,
+            type="integer",
+            minimum=0,
+            title="Grace in seconds",
+            description="Jobs that were submitted later than so many seconds ago are left alone.",
+        )
+    }
 
 
 @task
@@ -42,7 +56,10 @@ def reconcile_cluster(cluster: str, **context: Any) -> Json:
 
     try:
         return reconciling.reconcile_cluster(
-            cluster, deployment_id(), reconciling.ask_airflow(context["ti"])
+            cluster,
+            deployment_id(),
+            reconciling.ask_airflow(context["ti"]),
+            grace_s=context["params"]["grace_s"],
         )
     except LoginError as error:
         if not error.failure.passing:

@@ -362,15 +362,47 @@ def test_a_folder_with_a_strange_name_cannot_leave_its_quotes():
     assert """cd -- '/work/it'"'"'s; rm -rf $HOME/runs'""" in script
 
 
-async def test_orphans_are_cancelled_by_id_and_name_in_batches(lab):
-    transport = lab.transport(lambda *_: CommandResult("", "", 0))
-    many = [Orphan(element(index=at), KEY, at, "") for at in range(1200)]
-    alone = Orphan(element(index=None, job_id="9", cluster="east"), KEY, None, "")
-    await cancel_orphans(transport, [*many, alone])
-    sizes = [len(command) for command in transport.commands]
-    assert sizes == [502, 502, 202, 4]
-    assert transport.commands[0][:3] == ["scancel", f"--name=ns-{KEY}-a1", "57_0"]
-    assert transport.commands[3] == ["scancel", f"--name=ns-{KEY}-a1", "--clusters=east", "9"]
+def listing(job_id: str, indices, name: str, word="RUNNING") -> str:
+    return "".join(
+        f"{job_id}_{at}|{job_id}|{at}|{job_id}|{word}|None|n|N/A|1:00|{name}\n" for at in indices
+    )
+
+
+async def test_orphans_are_cancelled_by_id_in_batches_after_a_look_at_their_name(lab):
+    name = f"ns-{KEY}-a1"
+
+    def reply(words: list[str], _: str | None) -> CommandResult:
+        return CommandResult(listing("57", range(1300), name) * (words[0] == "squeue"), "", 0)
+
+    transport = lab.transport(reply)
+    await cancel_orphans(transport, [Orphan(element(index=at), KEY, at, "") for at in range(1200)])
+    assert f"--name={name}" in transport.commands[0]
+    assert [len(command) for command in transport.commands[1:]] == [501, 501, 201]
+    # A name, or any other filter, would cancel every waiting element of the array.
+    assert transport.commands[1][:2] == ["scancel", "57_0"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        listing("58", [0], f"ns-{KEY}-a1"),
+        listing("57", [0], "somebody-elses"),
+        listing("57", [0], f"ns-{KEY}-a1", "COMPLETED"),
+        listing("57", [1], f"ns-{KEY}-a1"),
+        "",
+    ],
+)
+async def test_a_job_that_is_no_longer_the_same_is_not_cancelled(lab, text):
+    transport = lab.transport(lambda *_: CommandResult(text, "", 0))
+    await cancel_orphans(transport, [Orphan(element(index=0), KEY, 0, "")])
+    assert transport.ran("scancel") == 0
+
+
+async def test_a_queue_that_does_not_answer_cancels_nothing_and_says_so(lab):
+    transport = lab.transport(lambda *_: CommandResult("", "slurm_load_jobs error", 1))
+    with pytest.raises(TransportError, match="squeue did not answer"):
+        await cancel_orphans(transport, [Orphan(element(index=0, cluster="east"), KEY, 0, "")])
+    assert "--clusters=east" in transport.commands[0]
 
 
 async def test_manifests_are_looked_for_only_where_somebody_asks(lab):

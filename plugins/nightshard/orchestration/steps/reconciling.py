@@ -16,6 +16,8 @@ from nightshard.clusters.inventory import (
 )
 from nightshard.clusters.profile import ClusterProfile, profile_names
 from nightshard.clusters.reconcile import (
+    GRACE_S,
+    Findings,
     Jobless,
     Orphan,
     RunNow,
@@ -114,11 +116,19 @@ def _states(ti: TaskInstance, dag_id: str, runs: Mapping[str, str]) -> dict[str,
     return answer
 
 
-def reconcile_cluster(cluster: str, deployment: str, ask: AskAirflow) -> Json:
+def reconcile_cluster(
+    cluster: str, deployment: str, ask: AskAirflow, *, grace_s: int = GRACE_S
+) -> Json:
     """Cancel the jobs whose run is gone, and report the runs whose job is gone.
 
     The cluster is looked at first and Airflow asked afterwards, and asked again before anything is
     cancelled, so that a task that takes its job over at this moment keeps it.
+
+    Args:
+        cluster: name of a profile.
+        deployment: id of this installation.
+        ask: from :func:`ask_airflow`.
+        grace_s: age below which a job is left alone.
 
     Returns:
         ``cluster``, ``cancelled`` (ids of elements), ``jobless`` (run key and rank) and
@@ -137,13 +147,13 @@ def reconcile_cluster(cluster: str, deployment: str, ask: AskAirflow) -> Json:
     }
     names = (parse_job_name(one.name) for one in inventory.elements if one.alive)
     with_jobs = {name.run_key for name in names if name is not None}
-    findings = reconcile(inventory.elements, inventory.folders, ask(runs, with_jobs), deployment)
-    orphans: tuple[Orphan, ...] = ()
-    if findings.orphans:
-        again = ask(runs, with_jobs)
-        orphans = still_orphans(
-            findings, reconcile(inventory.elements, inventory.folders, again, deployment)
-        )
+
+    def compare() -> Findings:
+        now = ask(runs, with_jobs)
+        return reconcile(inventory.elements, inventory.folders, now, deployment, grace_s=grace_s)
+
+    findings = compare()
+    orphans = still_orphans(findings, compare()) if findings.orphans else ()
     jobless = asyncio.run(_mend(profile, orphans, findings.jobless))
     sentences = [
         *orphan_sentences(orphans, "Cancelled"),
