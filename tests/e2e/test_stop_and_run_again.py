@@ -31,7 +31,7 @@ def elements(stack: Stack, run_id: str) -> dict[int, str]:
     """Rank to state, of the array of a run's first attempt."""
     job = eventually(lambda: stack.api().result(run_id, "submit_shards"), "the submission")[0]
     rows = [line.split() for line in stack.squeue()]
-    prefix = f"{job['job_id']}_"
+    prefix = f"{job['job']['job_id']}_"
     return {
         int(job_id.removeprefix(prefix)): state
         for job_id, _, state in rows
@@ -80,7 +80,7 @@ def test_clearing_a_lost_shard_runs_it_again_and_keeps_what_was_finished(
     run_id = stack.trigger({**SLOW_RUN, "seed": 2})
     eventually(lambda: working(stack, run_id), "both shards at work")
     job = stack.api().result(run_id, "submit_shards")[0]
-    stack.command("scancel", f"{job['job_id']}_0")
+    stack.command("scancel", job["job_id"])
     lost = stack.wait(run_id)
     assert lost.state == "failed"
     log = lost.log(next(one for one in lost.tasks if one["state"] == "failed"))
@@ -106,6 +106,36 @@ def test_clearing_a_lost_shard_runs_it_again_and_keeps_what_was_finished(
     assert sorted(set(kept)) == [1, 2]
     shown = stack.cli("results", "--run", run_key, "--trace")
     assert manifests[0]["slurm"]["job_id"] in shown.stdout
+
+
+def test_a_shard_that_is_preempted_goes_on_by_itself_and_spends_no_try(stack: Stack) -> None:
+    run_id = stack.trigger({**SLOW_RUN, "seed": 3})
+    eventually(lambda: working(stack, run_id), "both shards at work")
+    run_key = stack.api().result(run_id, "plan")["run_key"]
+    nodes = {
+        name: node
+        for name, node in (
+            line.split()[::2]
+            for line in stack.command(
+                "squeue", "--array", "--noheader", "--format=%i %T %N"
+            ).splitlines()
+            if len(line.split()) == 3
+        )
+    }
+    victim = stack.api().result(run_id, "submit_shards")[0]["job_id"]
+    urgent = ("--partition=hi", "--exclusive", f"--nodelist={nodes[victim]}", "--time=5")
+    stack.command("sbatch", *urgent, "--output=/dev/null", "--wrap=sleep 1")
+    finished = stack.wait(run_id)
+    assert finished.state == "success"
+    tasks = [one for one in finished.tasks if one["task_id"] == "shard"]
+    assert [one["try_number"] for one in tasks] == [1, 1]
+    log = finished.log(next(one for one in tasks if one["map_index"] == 0))
+    assert "preempted by Slurm" in log
+    assert "Submitted attempt 2" in log
+    assert finished.summary()["submitted"] == 3
+    assert finished.summary()["scores"][0]["n"] == 12
+    shown = stack.cli("results", "--run", run_key, "--trace").stdout
+    assert "preempted" in shown
 
 
 def _answers(stack: Stack, run_key: str) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from nightshard.orchestration.links import SHARD_LINKS
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -31,6 +33,8 @@ class ShardSensor(BaseSensorOperator):
         AirflowFailException: the shard is lost; the message has the cause and the last lines of
             the shard's own log.
     """
+
+    operator_extra_links = SHARD_LINKS
 
     def __init__(self, *, shard: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -80,6 +80,11 @@ class RunStore:
         """The run's scores before they go into the database."""
         return self.folder / "scorecard.json"
 
+    @property
+    def attempts(self) -> UPath:
+        """How each attempt at each shard ended, a JSON list; absent where nothing was submitted."""
+        return self.folder / "attempts.json"
+
     def input(self, rank: int, world_size: int) -> UPath:
         """One shard's input."""
         return self.inputs / f"shard-{rank:05d}-of-{world_size:05d}.parquet"

@@ -156,7 +156,7 @@ def collect(prepared: Json) -> None:
         async with open_transport(profile) as transport:
             await collect_run(transport, layout, world_size, folder)
             attempts = await read_attempts(transport, layout)
-        write_json(store.folder / "attempts.json", [one.model_dump() for one in attempts])
+        write_json(store.attempts, [one.model_dump() for one in attempts])
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -8,7 +8,7 @@ from nightshard.core.run_plan import RunPlan
 from nightshard.orchestration.steps import Json, current_settings, store_of
 from nightshard.orchestration.steps.scoring import headline
 from nightshard.results.database import open_database
-from nightshard.results.records import ModelRecord, RunRecord, ShardRecord
+from nightshard.results.records import AttemptRecord, ModelRecord, RunRecord, ShardRecord
 from nightshard.results.score import ScoreCard
 from nightshard.results.store import RunStore, read_json, write_json
 from nightshard.results.write import record_run
@@ -19,7 +19,7 @@ def record(prepared: Json, dag_id: str) -> Json:
 
     Returns:
         What a person wants to know at the end: ``run_key``, ``requests``, ``reused``,
-        ``submitted`` and ``shards`` (array elements), ``scores``, ``failures``, ``wall_seconds``.
+        ``submitted`` (attempts), ``shards``, ``scores``, ``failures``, ``wall_seconds``.
     """
     run = RunPlan.from_dict(prepared["plan"])
     store = store_of(run)
@@ -28,6 +28,8 @@ def record(prepared: Json, dag_id: str) -> Json:
     finished = _finished_at(store)
     wall = (finished - run.started).total_seconds()
     manifests = [read_json(store.manifest(rank, world_size)) for rank in range(world_size)]
+    ended = read_json(store.attempts) if store.attempts.exists() else []
+    attempts = tuple(map(AttemptRecord.from_json, ended))
     label = model_label(run.params.model)
     record_run(
         open_database(current_settings().database_url),
@@ -50,6 +52,7 @@ def record(prepared: Json, dag_id: str) -> Json:
             finished_at=finished,
             wall_seconds=wall,
             shards=tuple(ShardRecord.from_manifest(manifest) for manifest in manifests),
+            attempts=attempts,
             metrics=tuple(card.metrics),
         ),
     )
@@ -57,7 +60,7 @@ def record(prepared: Json, dag_id: str) -> Json:
         "run_key": run.run_key,
         "requests": prepared["requests"],
         "reused": prepared["reused"],
-        "submitted": world_size,
+        "submitted": len(attempts),
         "shards": world_size,
         "scores": [
             {**asdict(metric), "accuracy": metric.value, "model": label}
