@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ class LocalAirflow:
 
     def _start(self, info: AirflowInfo) -> AirflowInfo:
         """Start a supervisor; it takes over the parts of ``info`` that run."""
-        info.write(self.home)
+        replace(info, pid=0, failures={}).write(self.home)
         settings = self._settings()
         write_private(self._settings_file, settings)
         output = self.output_file("supervisor")

@@ -38,7 +38,7 @@ from nightshard.local.processes import Process
 LOOK_S = 0.25
 SCHEDULER_GRACE_S = 10.0
 """How long running tasks may take to end when all is stopped."""
-GRACE_S = 8.0
+GRACE_S = 4.0
 
 
 @dataclass
@@ -143,6 +143,9 @@ class Supervisor:
             deadline = time.monotonic() + grace
             while any(part.runs() for part in parts) and time.monotonic() < deadline:
                 time.sleep(0.05)
+            for part in parts:
+                if part.process is not None and part.runs():
+                    self.say(f"{part.name} does not end within {grace:g} s and is killed")
             end_sessions(part.process.pid for part in parts if part.process is not None)
 
     def _start(self, part: Part, now: float) -> None:
