@@ -81,6 +81,7 @@ class Cluster:
     def __init__(self, fate: str = "") -> None:
         self.fate = fate
         self.cancelled: list[str] = []
+        self.manifests = ""
 
     async def __aenter__(self) -> "Cluster":
         return self
@@ -98,7 +99,7 @@ class Cluster:
             rows = [f"57_{at}|57|{at}|57|RUNNING|None|n|N/A|1:00|ns-k1-a1" for at in range(3)]
             return CommandResult("\n".join(rows), "", 0)
         if command[0] == "find":
-            return CommandResult("", "", 0)
+            return CommandResult(self.manifests, "", 0)
         nonce = stdin.partition("@%s %s\\n' ")[2].partition(" ")[0]
         files = {
             "run": identity(1).model_dump(),
@@ -135,6 +136,15 @@ def test_what_is_left_behind_is_cancelled_and_told(cluster: Cluster) -> None:
         "Cancelled 57_[0,2] (ns-k1-a1): the task of its shard has ended (failed)."
     )
     assert "shard 4: Slurm no longer lists its job 57_3" in found["sentences"][1]
+
+
+def test_a_shard_that_ended_well_needs_no_job(cluster: Cluster) -> None:
+    cluster.manifests = "/work/runs/k1/outputs/shard-00003-of-00004.manifest.json\n"
+    shards: dict[str, str | None] = {f"shard_{at}": "deferred" for at in range(4)}
+    airflow = Airflow({"manual__1": "running"}, {"manual__1": shards})
+    found = reconciling.reconcile_cluster("local", "d1", reconciling.ask_airflow(airflow))
+    assert found["jobless"] == []
+    assert found["sentences"][0].startswith("Nothing was left behind")
 
 
 def test_a_shard_that_is_cleared_between_two_looks_keeps_its_job(cluster: Cluster) -> None:
