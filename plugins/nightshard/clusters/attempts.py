@@ -165,7 +165,8 @@ def _obstacle(last: AttemptRecord, *, progressed: bool) -> str | None:
         return None
     if state is ShardState.TIME_LIMIT:
         return None if progressed else "it added no answer within its time limit"
-    if failed and (code == CRASHED or code in KILLED):
+    # Without an exit code: killed together with its batch script, which writes it down.
+    if failed and (code is None or code == CRASHED or code in KILLED):
         return None if progressed else "it added no answer before it crashed"
     return _STOPS.get(state, "the same would fail again")
 

@@ -274,6 +274,13 @@ def _ended(known: ShardStatus, row: Row, seen: Evidence, grace: Grace, fault: st
     state: ShardState = row.state
     words = CAUSES[state]
     if state is ShardState.FAILED:
+        if known.exit_code is None and seen.ended_s < grace.manifest_s:
+            # squeue tells no exit code; the record of it may be late.
+            return replace(
+                known,
+                state=ShardState.RUNNING,
+                message=f"ended{where}; waiting for its exit code",
+            )
         state, words = _by_exit_code(known.exit_code)
     reason = f" ({row.reason})" if row.reason and row.reason != "NonZeroExitCode" else ""
     return replace(known, state=state, final=True, message=f"{words}{where}{reason}")

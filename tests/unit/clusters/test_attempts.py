@@ -46,7 +46,8 @@ def ended(state: ShardState, attempt: int = 1, **changes: object) -> AttemptReco
         (ShardState.FAILED, {"exit_code": 4, "done": 4}, "again"),
         (ShardState.FAILED, {"exit_code": 4}, "stop: it added no answer before it crashed"),
         (ShardState.FAILED, {"exit_code": 137, "done": 4}, "again"),
-        (ShardState.FAILED, {}, "stop: the same would fail again"),
+        (ShardState.FAILED, {"done": 4}, "again"),
+        (ShardState.FAILED, {}, "stop: it added no answer before it crashed"),
     ],
     ids=lambda value: value.value if isinstance(value, ShardState) else str(value),
 )

@@ -58,6 +58,8 @@ def record(code: int) -> str:
         ({"queue": row("FAILED"), "exit_record": record(3)}, "out_of_memory", True, "exit code 3"),
         ({"queue": row("FAILED"), "exit_record": record(2)}, "failed", True, "configuration"),
         ({"queue": row("FAILED"), "exit_record": record(76)}, "failed", True, "holds the claim"),
+        ({"queue": row("FAILED")}, "running", False, "waiting for its exit code"),
+        ({"queue": row("FAILED"), "ended_s": 11}, "failed", True, "failed on node1"),
         ({"accounts": row("FAILED", exit_code=4)}, "failed", True, "engine crashed (exit code 4)"),
         ({"queue": row("FAILED", reason="BadConstraints")}, "rejected", True, "refused by Slurm"),
         ({"accounts": row("RUNNING")}, "unknown", False, "does not list it"),
