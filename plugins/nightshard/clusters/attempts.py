@@ -24,6 +24,7 @@ from pydantic import Field
 from nightshard.clusters.documents import Count, Document
 from nightshard.clusters.slurm import ShardState
 
+ENDED_WELL = 0
 INTERRUPTED = 75
 CLAIM_HELD = 76
 CRASHED = 4
@@ -149,6 +150,9 @@ def bad_nodes(attempts: Sequence[AttemptRecord]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(failed))[:MAX_EXCLUDED]
 
 
+# What ended well and shows no valid manifest has a damaged one, or a file system that is very late.
+_PASSING_CODES = {ENDED_WELL, INTERRUPTED, CLAIM_HELD}
+
 _STOPS = {
     ShardState.CANCELLED: "somebody cancelled it",
     ShardState.OUT_OF_MEMORY: "the same would run out of memory again",
@@ -161,7 +165,7 @@ def _obstacle(last: AttemptRecord, *, progressed: bool) -> str | None:
     state, code = ShardState(last.state), last.exit_code
     failed = state is ShardState.FAILED
     passing = {ShardState.PREEMPTED, ShardState.NODE_FAILURE, ShardState.UNKNOWN}
-    if last.damaged or state in passing or (failed and code in {INTERRUPTED, CLAIM_HELD}):
+    if last.damaged or state in passing or (failed and code in _PASSING_CODES):
         return None
     if state is ShardState.TIME_LIMIT:
         return None if progressed else "it added no answer within its time limit"

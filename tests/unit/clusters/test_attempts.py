@@ -39,6 +39,7 @@ def ended(state: ShardState, attempt: int = 1, **changes: object) -> AttemptReco
         (ShardState.OUT_OF_MEMORY, {"done": 4}, "stop: the same would run out of memory again"),
         (ShardState.CANCELLED, {"done": 4}, "stop: somebody cancelled it"),
         (ShardState.REJECTED, {}, "stop: Slurm refuses it"),
+        (ShardState.FAILED, {"exit_code": 0}, "again"),
         (ShardState.FAILED, {"exit_code": 75}, "again"),
         (ShardState.FAILED, {"exit_code": 76}, "again"),
         (ShardState.FAILED, {"exit_code": 2}, "stop: the same would fail again"),
