@@ -1,7 +1,6 @@
 """How long to wait before a login node is asked again. Pure."""
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nightshard.clusters.slurm import ShardState
@@ -13,6 +12,7 @@ time that it took, and a queue of hours costs few polls."""
 
 SHARE_OF_REMAINING = 0.25
 BACKOFF_CEILING_S = 300.0
+JITTER = 0.2
 MAX_DOUBLINGS = 16
 
 
@@ -38,30 +38,38 @@ def next_interval(
 
     Args:
         bounds: the profile's.
-        quiet_s: seconds since a shard's state last changed.
+        quiet_s: seconds since a shard's state last changed or one began to be watched.
         remaining_s: estimated seconds until the first running shard ends, None where unknown.
         failures: polls that failed in a row; they back off exponentially.
     """
     if failures:
-        doubled = max(bounds.floor_s, 1.0) * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
-        return min(doubled, max(BACKOFF_CEILING_S, bounds.floor_s))
+        return backoff(max(bounds.floor_s, 1.0), failures, max(BACKOFF_CEILING_S, bounds.floor_s))
     wanted = quiet_s * SHARE_OF_QUIET
     if remaining_s is not None:
         wanted = min(wanted, remaining_s * SHARE_OF_REMAINING)
     return min(max(wanted, bounds.floor_s), bounds.ceiling_s)
 
 
-def remaining_s(statuses: Iterable[ShardStatus], running_s: float) -> float | None:
-    """Estimate when the first running shard ends: from the answers done in its running time."""
-    estimates = [
-        estimate
-        for status in statuses
-        if (estimate := _remaining_of(status, running_s)) is not None
-    ]
-    return min(estimates, default=None)
+def backoff(first_s: float, failures: int, ceiling_s: float) -> float:
+    """Return how long to wait after so many failures in a row: twice as long after each."""
+    return min(first_s * 2.0 ** min(failures - 1, MAX_DOUBLINGS), ceiling_s)
 
 
-def _remaining_of(status: ShardStatus, running_s: float) -> float | None:
+def pause_after(interval_s: float, took_s: float, jitter: float) -> float:
+    """Return the seconds from the end of a poll to the next.
+
+    A login node that answers slowly is kept busy for half of the time at most.
+
+    Args:
+        interval_s: from one poll's start to the next one's.
+        took_s: what the poll took.
+        jitter: from 0 to 1. It only lengthens an interval, so that the floor holds.
+    """
+    return max(interval_s * (1.0 + JITTER * jitter) - took_s, took_s)
+
+
+def remaining_s(status: ShardStatus, running_s: float) -> float | None:
+    """Estimate when a shard ends from the answers done in its running time; None if unknown."""
     progress = status.progress
     if status.state is ShardState.UNKNOWN:
         return 0.0

@@ -5,17 +5,33 @@ cut line is noticed, whatever the exit status says, and no file's content can pa
 """
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import PurePosixPath
 
 from nightshard.clusters.commands import accounting_disabled, sacct_command, squeue_command
 from nightshard.clusters.errors import TransportError
-from nightshard.clusters.slurm import Row, parse_sacct, parse_squeue
+from nightshard.clusters.layout import RunLayout
+from nightshard.clusters.poll_program import FILE_KINDS, MAX_FILE_BYTES, PROGRAM, words
+from nightshard.clusters.slurm import (
+    Row,
+    ShardState,
+    compress_indices,
+    parse_sacct,
+    parse_squeue,
+)
 from nightshard.clusters.status import WatchedShard
+from nightshard.clusters.submit import ArrayJob
 
-FILES_PER_COMMAND = 500
+SQUEUE_TIMEOUT_S = 50
+SACCT_TIMEOUT_S = 10
+"""``sacct`` waits for a silent database; where ``timeout`` exists it waits no longer than this."""
+
+TIMED_OUT = "124"
+"""Exit status of ``timeout`` (coreutils)."""
+
+Element = tuple[str, str, int | None]
+"""Slurm cluster (empty for the login node's own), array id, index."""
 
 
 class Accounts(StrEnum):
@@ -27,131 +43,163 @@ class Accounts(StrEnum):
     DOWN = "down"
 
 
+class Look(StrEnum):
+    """How closely a poll looks at a shard; of one that has ended it always brings every file.
+
+    Attributes:
+        FIRST: bring every file, whatever Slurm says.
+        MISSING: it was in no listing before: worth a question to sacct even if squeue is silent.
+        PROGRESS: bring its progress if it runs.
+        QUEUE: bring nothing while Slurm says that it is alive.
+    """
+
+    FIRST = "f"
+    MISSING = "m"
+    PROGRESS = "p"
+    QUEUE = "q"
+
+
 @dataclass(frozen=True, slots=True)
 class PollAnswer:
     """What one poll brought.
 
     Attributes:
-        queue_ok: squeue answered; if not, a missing row means nothing.
-        queue: rows by array id and index.
+        complaints: what squeue said, by the Slurm cluster for which it did not answer; there a
+            missing row means nothing.
+        queue: rows of the watched jobs by element.
         accounts_state: what became of the question to sacct.
-        accounts: rows by array id and index.
-        files: text by remote path; a file that does not exist is not among them.
-        complaint: what squeue said if it did not answer.
+        accounts: rows of the watched jobs by element.
+        files: text by kind of file, by job name and index; a file that does not exist or was not
+            worth reading is not among them.
     """
 
-    queue_ok: bool
-    queue: Mapping[tuple[str, int | None], Row]
+    complaints: Mapping[str, str]
+    queue: Mapping[Element, Row]
     accounts_state: Accounts
-    accounts: Mapping[tuple[str, int | None], Row]
-    files: Mapping[PurePosixPath, str]
-    complaint: str = ""
+    accounts: Mapping[Element, Row]
+    files: Mapping[tuple[str, int], Mapping[str, str]]
 
 
-def shard_files(shard: WatchedShard) -> dict[str, PurePosixPath]:
-    """Return the files that tell of a shard, by the name of the evidence that they are."""
-    return {
-        "progress": shard.layout.progress(shard.rank),
-        "exit_record": shard.layout.exit_record(shard.rank, shard.job.attempt),
-        "manifest": shard.layout.manifest(shard.rank, shard.world_size),
-        "record": shard.layout.attempt_record(shard.rank, shard.job.attempt),
-    }
+def element_of(shard: WatchedShard) -> Element:
+    """Return the key of a shard's rows."""
+    return shard.job.cluster or "", *shard.element
+
+
+def shard_files(shard: WatchedShard) -> tuple[str, ...]:
+    """Return the names, within the run's folder, of :data:`FILE_KINDS`."""
+    layout, attempt = shard.layout, shard.job.attempt
+    paths = (
+        layout.progress(shard.rank),
+        layout.exit_record(shard.rank, attempt),
+        layout.manifest(shard.rank, shard.world_size),
+        layout.attempt_record(shard.rank, attempt),
+    )
+    return tuple(str(path.relative_to(layout.run)) for path in paths)
 
 
 def poll_script(
-    shards: Iterable[WatchedShard],
-    nonce: str,
-    *,
-    accounts_of: Sequence[str] = (),
+    looks: Iterable[tuple[WatchedShard, Look]], nonce: str, *, accounts: bool = True
 ) -> str:
     """Build the script of one poll, for the standard input of a remote ``sh -s``.
 
-    Files are read by ``grep``, one process for hundreds of them, which puts the file's name before
-    each line. Listing a folder first makes a network file system look again.
+    It asks squeue first. Only where an element is not listed does it ask sacct, and only for such
+    jobs.
 
     Args:
-        shards: whose files to read.
+        looks: the shards, and how closely to look at each.
         nonce: random, and never the same twice.
-        accounts_of: array ids to ask sacct for; none asks nothing.
+        accounts: sacct may be asked.
     """
-    chosen = list(shards)
-    clusters = sorted({shard.job.cluster or "" for shard in chosen})
-    lines = [
-        "LC_ALL=C; export LC_ALL",
-        f"s() {{ printf '\\n@%s %s\\n' {shlex.quote(nonce)} \"$1\"; }}",
-    ]
-    for cluster in clusters:
-        lines += _ask("squeue", squeue_command(cluster=cluster or None))
-    if accounts_of:
-        for cluster in clusters:
-            lines += _ask("sacct", sacct_command(job_ids=accounts_of, cluster=cluster or None))
-    runs: dict[PurePosixPath, list[str]] = {}
-    for shard in chosen:
-        run = shard.layout.run
-        runs.setdefault(run, []).extend(
-            str(path.relative_to(run)) for path in shard_files(shard).values()
-        )
-    for run, names in runs.items():
-        lines += [
-            "s files",
-            f"if cd -- {shlex.quote(str(run))}; then",
-            f"printf '%s\\n' {shlex.quote(str(run))}",
-            "ls outputs >/dev/null",
+    table = "\n".join([f"N|{nonce}", *_table(looks, accounts=accounts)])
+    return "\n".join(
+        [
+            "LC_ALL=C; export LC_ALL",
+            f"awk -v most={MAX_FILE_BYTES} '{PROGRAM}' <<'{nonce}'",
+            table,
+            nonce,
+            f"printf '\\n@{nonce} awk-status %s\\n\\n@{nonce} end\\n' \"$?\"",
+            "",
         ]
-        for at in range(0, len(names), FILES_PER_COMMAND):
-            batch = shlex.join(names[at : at + FILES_PER_COMMAND])
-            lines.append(f"grep -as '' /dev/null {batch} </dev/null")
-        lines.append("fi")
-    return "\n".join([*lines, "s end", ""])
+    )
 
 
-def _ask(section: str, command: Sequence[str]) -> list[str]:
-    return [f"s {section}", f"{shlex.join(command)} 2>&1 </dev/null", f's "{section}-status $?"']
+def _table(looks: Iterable[tuple[WatchedShard, Look]], *, accounts: bool) -> Iterator[str]:
+    """Yield the lines that :data:`~nightshard.clusters.poll_program.PROGRAM` reads."""
+    jobs: dict[tuple[RunLayout, ArrayJob, int, Look], list[WatchedShard]] = {}
+    for shard, look in looks:
+        jobs.setdefault((shard.layout, shard.job, shard.world_size, look), []).append(shard)
+    clusters = sorted({shards[0].job.cluster or "" for shards in jobs.values()})
+    yield f"W|{words(ShardState.WAITING)}"
+    yield f"L|{words(ShardState.RUNNING)}"
+    for at, cluster in enumerate(clusters):
+        yield f"C|{at}|{cluster}"
+        yield f"S|{at}|{_limited(SQUEUE_TIMEOUT_S, squeue_command(cluster=cluster or None))}"
+        if accounts:
+            command = sacct_command(job_ids=["@IDS@"], cluster=cluster or None)
+            yield f"D|{at}|{_limited(SACCT_TIMEOUT_S, command)}"
+    for (*_, look), shards in jobs.items():
+        one = shards[0]
+        job, digits = one.job, f"{one.rank:05d}"
+        patterns = [name.replace(digits, "%05d", 1) for name in shard_files(one)]
+        indices = compress_indices(shard.rank - job.first_rank for shard in shards)
+        at = clusters.index(job.cluster or "")
+        yield f"R|{one.layout.run}"
+        yield "|".join(
+            map(str, ["J", at, job.job_id, job.name, job.first_rank, look, indices, *patterns])
+        )
+
+
+def _limited(seconds: int, command: Sequence[str]) -> str:
+    line = shlex.join(command)
+    limited = f"timeout {seconds} {line}"
+    return f"if command -v timeout >/dev/null 2>&1; then {limited}; else {line}; fi"
 
 
 @dataclass(slots=True)
 class _Reading:
     """State of a walk over an answer's sections."""
 
-    status: dict[str, list[int]] = field(default_factory=dict)
-    text: dict[str, list[str]] = field(default_factory=dict)
-    files: dict[PurePosixPath, list[str]] = field(default_factory=dict)
+    cluster: str = ""
+    text: str = ""
+    queue: dict[Element, Row] = field(default_factory=dict)
+    accounts: dict[Element, Row] = field(default_factory=dict)
+    complaints: dict[str, str] = field(default_factory=dict)
+    asked: list[Accounts] = field(default_factory=list)
+    files: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
+    awk_status: str = ""
+    complete: bool = False
 
 
-def parse_poll(text: str, nonce: str) -> PollAnswer:
+def parse_poll(text: str, nonce: str, names: Container[str] | None = None) -> PollAnswer:
     """Read a poll's answer.
 
+    Args:
+        text: what the script printed.
+        nonce: the script's.
+        names: job names that are watched; rows of others are passed over. None passes over none.
+
     Raises:
-        TransportError: the answer is cut off: its last section is missing.
+        TransportError: the answer is cut off, or the files could not be read.
     """
     reading = _Reading()
-    complete = False
     for title, body in _sections(text, nonce):
-        name, _, status = title.partition(" ")
-        if name == "end":
-            complete = True
-        elif name == "files":
-            _read_files(body, reading.files)
-        elif name.endswith("-status"):
-            reading.status.setdefault(name.removesuffix("-status"), []).append(int(status))
-        else:
-            reading.text.setdefault(name, []).append(body)
-    if not complete:
+        _read_section(reading, title, body, names)
+    if not reading.complete:
         raise TransportError("The answer of the cluster was cut off.")
-    queue_text = "\n".join(reading.text.get("squeue", []))
-    accounts_text = "\n".join(reading.text.get("sacct", []))
-    queue_ok = not any(reading.status.get("squeue", [1]))
+    if reading.awk_status != "0":
+        raise TransportError(
+            f"The cluster could not be asked: its awk ended with status {reading.awk_status}."
+        )
     return PollAnswer(
-        queue_ok=queue_ok,
-        queue=_by_element(parse_squeue(queue_text)) if queue_ok else {},
-        accounts_state=_accounts_state(reading.status.get("sacct"), accounts_text),
-        accounts=_by_element(parse_sacct(accounts_text)),
-        files={path: "\n".join(lines) for path, lines in reading.files.items()},
-        complaint="" if queue_ok else " ".join(queue_text.split()),
+        complaints=reading.complaints,
+        queue=reading.queue,
+        accounts_state=_worst(reading.asked),
+        accounts=reading.accounts,
+        files=reading.files,
     )
 
 
-def _sections(text: str, nonce: str) -> Iterable[tuple[str, str]]:
+def _sections(text: str, nonce: str) -> Iterator[tuple[str, str]]:
     mark = f"\n@{nonce} "
     for part in text.split(mark)[1:]:
         title, newline, body = part.partition("\n")
@@ -159,23 +207,58 @@ def _sections(text: str, nonce: str) -> Iterable[tuple[str, str]]:
             yield title, body
 
 
-def _read_files(body: str, files: dict[PurePosixPath, list[str]]) -> None:
-    folder, _, lines = body.partition("\n")
-    if not folder.startswith("/"):
-        return
-    for line in lines.splitlines():
-        name, colon, content = line.partition(":")
-        if colon:
-            files.setdefault(PurePosixPath(folder) / name, []).append(content)
+def _read_section(reading: _Reading, title: str, body: str, names: Container[str] | None) -> None:
+    name, _, rest = title.partition(" ")
+    match name:
+        case "squeue" | "sacct":
+            reading.cluster, reading.text = rest, body
+        case "squeue-status" if rest == "0":
+            rows = parse_squeue(reading.text, names)
+            reading.queue.update(_by_element(reading.cluster, rows))
+        case "squeue-status":
+            reading.complaints[reading.cluster] = _complaint(reading.text, rest)
+        case "sacct-status":
+            rows = parse_sacct(reading.text, names)
+            reading.accounts.update(_by_element(reading.cluster, rows))
+            reading.asked.append(_accounts_state(rest, reading.text))
+        case "files":
+            _read_files(body, reading.files)
+        case "awk-status":
+            reading.awk_status = rest
+        case "end":
+            reading.complete = True
 
 
-def _accounts_state(statuses: Sequence[int] | None, text: str) -> Accounts:
-    if statuses is None:
-        return Accounts.NOT_ASKED
-    if not any(statuses):
+def _complaint(text: str, status: str) -> str:
+    if status == TIMED_OUT:
+        return f"squeue did not answer within {SQUEUE_TIMEOUT_S} s"
+    return " ".join(text.split())[-500:] or f"squeue ended with status {status}"
+
+
+def _read_files(body: str, files: dict[tuple[str, int], dict[str, str]]) -> None:
+    job = ""
+    for line in body.split("\n"):
+        if line.startswith("="):
+            job = line[1:]
+            continue
+        head, colon, content = line.partition(":")
+        index, space, kind = head.partition(" ")
+        if colon and space:
+            texts = files.setdefault((job, int(index)), {})
+            what = FILE_KINDS[int(kind) - 1]
+            texts[what] = f"{texts[what]}\n{content}" if what in texts else content
+
+
+def _accounts_state(status: str, text: str) -> Accounts:
+    if status == "0":
         return Accounts.ANSWERED
     return Accounts.DISABLED if accounting_disabled(text) else Accounts.DOWN
 
 
-def _by_element(rows: Iterable[Row]) -> dict[tuple[str, int | None], Row]:
-    return {(row.array_id, row.index): row for row in rows}
+def _worst(states: Sequence[Accounts]) -> Accounts:
+    order = list(Accounts)
+    return max(states, key=order.index, default=Accounts.NOT_ASKED)
+
+
+def _by_element(cluster: str, rows: Iterable[Row]) -> dict[Element, Row]:
+    return {(cluster, row.array_id, row.index): row for row in rows}

@@ -4,8 +4,9 @@ The text formats are used and not ``--json``: measured on Slurm 22.05, ``squeue 
 ignores ``-j``, and ``sacct --json`` shows return code 0 for jobs that failed with 3.
 """
 
+import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -67,7 +68,9 @@ STUCK_REASONS = {
 """Reasons with which Slurm *accepts* a job that it will then never start."""
 
 SQUEUE_FORMAT = "%i|%F|%K|%A|%T|%r|%N|%S|%M|%j"
+SQUEUE_BARS = SQUEUE_FORMAT.count("|")
 SACCT_FORMAT = "JobID,JobIDRaw,State,ExitCode,NodeList,ElapsedRaw,Start,JobName"
+SACCT_BARS = SACCT_FORMAT.count(",")
 
 _NOTHING = {"", "N/A", "None", "None assigned", "(null)", "Unknown", "NONE"}
 
@@ -113,44 +116,54 @@ def state_of(word: str, reason: str | None = None) -> ShardState:
     return state
 
 
-def parse_squeue(text: str) -> list[Row]:
+def parse_squeue(text: str, names: Container[str] | None = None) -> list[Row]:
     """Read ``squeue --array --noheader --format=SQUEUE_FORMAT``; other lines are passed over.
 
     An element that squeue has not expanded (``7_[3-5%2]``) gives a row for each index.
+
+    Args:
+        text: what it printed.
+        names: the job names that are wanted; None wants every row.
     """
-    return [row for line in text.splitlines() for row in _squeue_line(line)]
+    rows: list[Row] = []
+    for line in text.split("\n"):
+        fields = line.split("|", SQUEUE_BARS)
+        # First what costs little: the listing may be that of an account with many other jobs.
+        if len(fields) == SQUEUE_BARS + 1 and (names is None or fields[-1].strip() in names):
+            rows.extend(_squeue_rows(fields))
+    return rows
 
 
-def _squeue_line(line: str) -> Iterator[Row]:
-    fields = line.split("|", SQUEUE_FORMAT.count("|"))
-    if len(fields) != SQUEUE_FORMAT.count("|") + 1 or not fields[1].strip().isdigit():
-        return
+def _squeue_rows(fields: list[str]) -> Iterator[Row]:
     element, array_id, _, raw_id, word, reason, node, start, used, name = map(str.strip, fields)
-    index = element.partition("_")[2]
-    known_reason = _something(reason)
-    state = _or_rejected(state_of(word, known_reason), node, start)
-    indices = _indices(index or None)
-    for each in indices:
+    if not array_id.isdigit():
+        return
+    known_reason, known_node, known_start = _known(reason), _known(node), _known(start)
+    state = _state_of(word, known_reason, known_node is None and known_start is None)
+    elapsed_s = elapsed_seconds(used)
+    for index in _indices(element.partition("_")[2] or None):
         yield Row(
-            array_id=array_id,
-            index=each,
-            raw_id=raw_id,
-            state=state,
-            word=word,
-            reason=known_reason,
-            node=_something(node),
-            start=_something(start),
-            name=name,
-            elapsed_s=elapsed_seconds(used),
+            array_id,
+            index,
+            raw_id,
+            state,
+            word,
+            known_reason,
+            known_node,
+            known_start,
+            name,
+            elapsed_s=elapsed_s,
         )
 
 
-def _or_rejected(state: ShardState, node: str, start: str) -> ShardState:
-    """Tell the record that a refused submission leaves behind from a job that failed."""
-    never_ran = _something(node) is None and _something(start) is None
+@functools.lru_cache(maxsize=512)
+def _state_of(word: str, reason: str | None, never_ran: bool) -> ShardState:
+    """Map a state; a record that a refused submission leaves behind is no job that failed."""
+    state = state_of(word, reason)
     return ShardState.REJECTED if state is ShardState.FAILED and never_ran else state
 
 
+@functools.lru_cache(maxsize=8192)
 def elapsed_seconds(text: str) -> int | None:
     """Read Slurm's ``[days-]hours:minutes:seconds`` or ``minutes:seconds``; None for others."""
     match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text.strip())
@@ -160,18 +173,28 @@ def elapsed_seconds(text: str) -> int | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def parse_sacct(text: str) -> list[Row]:
-    """Read ``sacct -n -P -X --format=SACCT_FORMAT``; other lines are passed over."""
-    return [row for line in text.splitlines() for row in _sacct_line(line)]
+def parse_sacct(text: str, names: Container[str] | None = None) -> list[Row]:
+    """Read ``sacct -n -P -X --format=SACCT_FORMAT``; other lines are passed over.
+
+    Args:
+        text: what it printed.
+        names: the job names that are wanted; None wants every row.
+    """
+    rows: list[Row] = []
+    for line in text.split("\n"):
+        fields = line.split("|", SACCT_BARS)
+        if len(fields) == SACCT_BARS + 1 and (names is None or fields[-1].strip() in names):
+            rows.extend(_sacct_rows(fields))
+    return rows
 
 
-def _sacct_line(line: str) -> Iterator[Row]:
-    fields = line.split("|", SACCT_FORMAT.count(","))
+def _sacct_rows(fields: list[str]) -> Iterator[Row]:
     match = re.fullmatch(r"(\d+)(?:_(\d+|\[.*\]))?", fields[0].strip())
-    if len(fields) != SACCT_FORMAT.count(",") + 1 or match is None:
+    if match is None:
         return
     _, raw_id, word, exit_code, node, elapsed, start, name = (field.strip() for field in fields)
-    state = _or_rejected(state_of(word), node, start)
+    known_node, known_start = _known(node), _known(start)
+    state = _state_of(word, None, known_node is None and known_start is None)
     code, _, signal = exit_code.partition(":")
     failed_with = int(code) if code.isdigit() else None
     if failed_with == 0 and signal.isdigit() and int(signal):
@@ -184,8 +207,8 @@ def _sacct_line(line: str) -> Iterator[Row]:
             state=state,
             word=word,
             reason=None,
-            node=_something(node),
-            start=_something(start),
+            node=known_node,
+            start=known_start,
             name=name,
             exit_code=failed_with if state.ended else None,
             elapsed_s=int(elapsed) if elapsed.isdigit() else None,
@@ -198,7 +221,7 @@ def _indices(text: str | None) -> list[int | None]:
     return list(expand_indices(text)) if text.startswith("[") else [int(text)]
 
 
-def _something(text: str) -> str | None:
+def _known(text: str) -> str | None:
     return None if text in _NOTHING else text
 
 

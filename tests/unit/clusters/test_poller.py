@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightshard.clusters.documents import Progress
 from nightshard.clusters.errors import LoginError, LoginFailure, TransportError
-from nightshard.clusters.pacing import BACKOFF_CEILING_S, PollBounds, next_interval, remaining_s
+from nightshard.clusters.pacing import (
+    BACKOFF_CEILING_S,
+    PollBounds,
+    next_interval,
+    pause_after,
+    remaining_s,
+)
+from nightshard.clusters.poll_program import FILE_KINDS
 from nightshard.clusters.poller import ClusterPoller
-from nightshard.clusters.slurm import ShardState
+from nightshard.clusters.slurm import ShardState, expand_indices
 from nightshard.clusters.status import ShardStatus
 from nightshard.clusters.transport import CommandResult
 
@@ -18,6 +26,7 @@ pytestmark = [pytest.mark.unit, pytest.mark.timeout(20)]
 
 BOUNDS = PollBounds(floor_s=0.01, ceiling_s=0.05, grace_s=0.2, manifest_grace_s=0.1)
 NAME = "ns-run-1-a1"
+PROGRESS, MANIFEST = (FILE_KINDS.index(kind) + 1 for kind in ("progress", "manifest"))
 
 
 class Cluster:
@@ -26,7 +35,9 @@ class Cluster:
     def __init__(self, lab) -> None:
         self.lab = lab
         self.states: dict[int, str] = {}
-        self.files: dict[str, str] = {}
+        self.files: dict[tuple[int, int], str] = {}
+        self.scripts: list[str] = []
+        self.squeue_status = 0
         self.failures: list[Exception] = []
         self.name = NAME
         self.sacct = "Slurm accounting storage is disabled"
@@ -36,23 +47,27 @@ class Cluster:
     def answer(self, words: list[str], script: str | None) -> CommandResult | Exception:
         if self.failures:
             return self.failures.pop(0)
-        nonce = re.search(r"%s\\n' ([0-9a-f]{16})", script)[1]
+        self.scripts.append(script)
+        nonce = re.search(r"^N\|([0-9a-f]{16})$", script, re.MULTILINE)[1]
         rows = "".join(
-            f"56_{rank}|56|{rank}|57|{word}|None|node1|N/A|{self.name}\n"
+            f"56_{rank}|56|{rank}|57|{word}|None|node1|N/A|1:40|{self.name}\n"
             for rank, word in self.states.items()
         )
-        files = "".join(f"{name}:{text}\n" for name, text in self.files.items())
-        parts = [f"squeue\n{rows}", "squeue-status 0\n", f"files\n/work/runs/run-1\n{files}"]
-        if "sacct" in script:
+        parts = [f"squeue \n{rows}", f"squeue-status {self.squeue_status}\n"]
+        indices = re.findall(r"^J\|0\|56\|[^|]*\|0\|.\|([^|]*)\|", script, re.MULTILINE)
+        watched = {rank for text in indices for rank in expand_indices(text)}
+        if "\nD|" in script and watched - set(self.states):
             self.asked_accounts += 1
-            parts += [f"sacct\n{self.sacct}\n", f"sacct-status {int('disabled' in self.sacct)}\n"]
+            failed = int("|" not in self.sacct and self.sacct != "")
+            parts += [f"sacct \n{self.sacct}\n", f"sacct-status {failed}\n"]
+        files = "".join(f"{rank} {kind}:{text}\n" for (rank, kind), text in self.files.items())
+        parts += [f"files\n={NAME}\n{files}", "awk-status 0\n"]
         text = "".join(f"\n@{nonce} {part}" for part in [*parts, "end\n"])
         return CommandResult(text, "", 0)
 
     def finish(self, rank: int) -> None:
         self.states[rank] = "COMPLETED"
-        name = self.lab.layout.manifest(rank, 4).relative_to(self.lab.layout.run)
-        self.files[str(name)] = self.lab.manifest_text(rank)
+        self.files[rank, MANIFEST] = self.lab.manifest_text(rank)
 
 
 @pytest.fixture
@@ -91,13 +106,6 @@ async def test_many_watchers_are_one_question(lab, cluster, poller) -> None:
     assert poller.polls == len(cluster.transport.commands) == 1
 
 
-async def test_the_poller_of_a_cluster_is_the_same_for_everyone() -> None:
-    first = ClusterPoller.shared("site", lambda: pytest.fail("not needed"))
-
-    assert ClusterPoller.shared("site", lambda: pytest.fail("not needed")) is first
-    assert ClusterPoller.shared("other", lambda: pytest.fail("not needed")) is not first
-
-
 async def test_a_broken_connection_is_told_and_survived(lab, cluster, poller) -> None:
     refused = LoginError(LoginFailure.REFUSED, "Connections to x port 22 are refused.")
     cluster.failures = [TransportError("The connection to the cluster broke."), refused]
@@ -106,8 +114,9 @@ async def test_a_broken_connection_is_told_and_survived(lab, cluster, poller) ->
     story = [status async for status in poller.watch(lab.watched(0))]
 
     assert [status.final for status in story] == [False, False, True]
-    assert "broke; the job is not affected, asking again" in story[0].message
+    assert story[0].message.endswith("broke; the job is not affected, asking again in 1 s")
     assert "are refused" in story[1].message
+    assert story[1].message.endswith("asking again in 2 s")
     assert story[-1].succeeded
 
 
@@ -169,12 +178,12 @@ async def test_accounts_are_left_alone_while_the_queue_knows_the_job(lab, cluste
     cluster.states[0] = "RUNNING"
     async for _ in poller.watch(lab.watched(0)):
         if poller.polls == 1:
-            cluster.files["shards/00000/progress.json"] = lab.progress_text()
+            cluster.files[0, PROGRESS] = lab.progress_text()
         else:
             cluster.finish(0)
 
     assert poller.polls >= 3
-    assert cluster.asked_accounts == 1
+    assert cluster.asked_accounts == 0
 
 
 async def test_who_stops_watching_stops_the_questions(lab, cluster, poller) -> None:
@@ -222,13 +231,21 @@ def test_failures_back_off_exponentially() -> None:
     assert [next_interval(bounds, 0, None, n) for n in (1, 2, 3, 9)] == [10, 20, 40, 300]
 
 
-def test_the_end_of_a_shard_is_estimated_from_its_progress(lab, cluster) -> None:
-    from nightshard.clusters.documents import Progress
-
+def test_the_end_of_a_shard_is_estimated_from_its_progress(lab) -> None:
     def status(**changes: object) -> ShardStatus:
         progress = Progress.read(lab.progress_text(**changes))
         return ShardStatus(ShardState.RUNNING, final=False, message="", progress=progress)
 
-    assert remaining_s([status(done=5), status(done=8)], 100) == 25
-    assert remaining_s([status(phase="loading", done=0)], 100) is None
-    assert remaining_s([status(done=1), status(phase="writing")], 100) == 0
+    assert remaining_s(status(done=8), 100) == 25
+    assert remaining_s(status(phase="loading", done=0), 100) is None
+    assert remaining_s(status(phase="writing"), 100) == 0
+
+
+@given(st.floats(0.001, 300), st.floats(0, 120), st.floats(0, 1))
+def test_neither_jitter_nor_a_slow_answer_brings_the_next_poll_early(
+    interval: float, took: float, jitter: float
+) -> None:
+    pause = pause_after(interval, took, jitter)
+
+    assert pause + took >= interval * (1 - 1e-9)
+    assert pause >= took

@@ -4,17 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightshard.clusters.commands import (
+    SubmittedId,
+    parse_parsable,
+    rejection,
+    scancel_command,
+)
 from nightshard.clusters.slurm import (
     STATE_OF,
     ShardState,
-    SubmittedId,
     compress_indices,
     expand_indices,
-    parse_parsable,
     parse_sacct,
     parse_squeue,
-    rejection,
-    scancel_command,
     state_of,
 )
 
@@ -59,10 +61,10 @@ def test_a_refused_submission_is_no_failed_job() -> None:
 
 def test_recorded_squeue_output_is_read() -> None:
     text = (
-        "1_1|1|1|4|CANCELLED|None|node1|2026-11-24T22:59:07|ns-x-a1\n"
-        "1_2|1|2|1|FAILED|NonZeroExitCode|node1|2026-11-24T22:59:07|ns-x-a1\n"
-        "5_0|5|0|5|PENDING|BeginTime||2026-11-24T23:00:11|ns-y-a1\n"
-        "9|9|N/A|9|RUNNING|None|node3|2026-11-24T23:00:11|interactive\n"
+        "1_1|1|1|4|CANCELLED|None|node1|2026-11-24T22:59:07|0:07|ns-x-a1\n"
+        "1_2|1|2|1|FAILED|NonZeroExitCode|node1|2026-11-24T22:59:07|1:00:07|ns-x-a1\n"
+        "5_0|5|0|5|PENDING|BeginTime||2026-11-24T23:00:11|0:00|ns-y-a1\n"
+        "9|9|N/A|9|RUNNING|None|node3|2026-11-24T23:00:11|2-00:00:01|interactive\n"
     )
 
     cancelled, failed, waiting, plain = parse_squeue(text)
@@ -71,6 +73,15 @@ def test_recorded_squeue_output_is_read() -> None:
     assert (failed.raw_id, failed.array_id, failed.index) == ("1", "1", 2)
     assert (waiting.state, waiting.reason, waiting.node) == (ShardState.WAITING, "BeginTime", None)
     assert (plain.index, plain.name) == (None, "interactive")
+    assert [row.elapsed_s for row in (cancelled, failed, plain)] == [7, 3607, 172801]
+
+
+def test_rows_of_other_jobs_are_passed_over_where_names_are_given() -> None:
+    squeue = "".join(f"1_{i}|1|{i}|1|RUNNING|None|n|N/A|0:01|ns-{i}-a1\n" for i in range(3))
+    sacct = "".join(f"1_{i}|1|COMPLETED|0:0|n|1|N/A|ns-{i}-a1\n" for i in range(3))
+
+    assert [row.name for row in parse_squeue(squeue, {"ns-1-a1"})] == ["ns-1-a1"]
+    assert [row.name for row in parse_sacct(sacct, {"ns-1-a1"})] == ["ns-1-a1"]
 
 
 def test_recorded_sacct_output_is_read() -> None:
@@ -92,7 +103,7 @@ def test_recorded_sacct_output_is_read() -> None:
 
 
 def test_an_unexpanded_array_gives_a_row_for_each_element() -> None:
-    rows = parse_squeue("56_[1,4-6%2]|56|1,4-6%2|56|PENDING|Priority||N/A|ns-x-a1\n")
+    rows = parse_squeue("56_[1,4-6%2]|56|1,4-6%2|56|PENDING|Priority||N/A|0:00|ns-x-a1\n")
 
     assert [row.index for row in rows] == [1, 4, 5, 6]
     assert {row.start for row in rows} == {None}
@@ -126,7 +137,7 @@ NAMES = st.from_regex(r"ns-[a-z0-9-]{1,20}-a[1-9]", fullmatch=True)
 )
 def test_what_squeue_prints_comes_back(elements: list[tuple[int, int, str, str, str]]) -> None:
     text = "".join(
-        f"{job}_{index}|{job}|{index}|{job + index}|{word}|{reason}|node1|N/A|{name}\n"
+        f"{job}_{index}|{job}|{index}|{job + index}|{word}|{reason}|node1|N/A|1:02|{name}\n"
         for job, index, word, reason, name in elements
     )
 
