@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -15,17 +16,22 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from nightshard.cli.api import MAP_INDEX_UNMAPPED, AirflowApi, SilentAirflowError
+from nightshard.cli.api import MAP_INDEX_UNMAPPED, SHARD_TASK, AirflowApi, SilentAirflowError
 from nightshard.core.story import ShardProgress, read_progress
 
 POLL_S = 1.0
+
+LOGS_PER_S = 5.0
+"""How many shards' logs are asked for in a second; of many shards each is asked for more rarely."""
+
+LOG_S = 2.0
+"""How often the log of one shard is asked for at most."""
 
 SILENCE_S = 180.0
 """How long Airflow may be silent before following it is given up."""
 
 ENDED = {"success", "failed"}
 SHARD_ENDED = {"success", "failed", "skipped", "upstream_failed", "removed"}
-SHARD_TASK = "shard"
 
 
 def follow(api: AirflowApi, run_id: str, console: Console, silence_s: float = SILENCE_S) -> str:
@@ -90,6 +96,7 @@ class _View:
         self.console = console
         self.bars: dict[int, TaskID] = {}
         self.states: dict[str, str] = {}
+        self.logs: dict[int, _Log] = {}
 
     def look(self, api: AirflowApi, run_id: str) -> str:
         """Ask Airflow once, show what changed and return the run's state."""
@@ -119,7 +126,7 @@ class _View:
         bar = self.bars[index]
         if self.progress.tasks[bar].finished or self.progress.disable:
             return
-        latest = _latest_progress(api.log_events(run_id, task))
+        latest = self.latest_progress(task, api, run_id)
         if latest is not None:
             rate = f", {latest.tokens_per_s:,} tok/s" if latest.tokens_per_s else ""
             note = f"{latest.phase} on {latest.node}{rate}"
@@ -130,6 +137,30 @@ class _View:
             self.progress.update(bar, completed=latest.total, note=f"done on {latest.node}")
         elif task["state"] in SHARD_ENDED:
             self.progress.update(bar, note=f"[red]{task['state']}")
+
+    def latest_progress(
+        self, task: Mapping[str, Any], api: AirflowApi, run_id: str
+    ) -> ShardProgress | None:
+        """Read on in a shard's log, unless it was read a moment ago and the shard still runs."""
+        log = self.logs.get(int(task["map_index"]))
+        if log is None or log.try_number != task["try_number"]:
+            log = self.logs[int(task["map_index"])] = _Log(task["try_number"])
+        now = time.monotonic()
+        if now >= log.due or task["state"] in SHARD_ENDED:
+            log.due = now + max(LOG_S, len(self.logs) / LOGS_PER_S)
+            events, log.token = api.new_log_events(run_id, task, log.token)
+            log.latest = _latest_progress(events) or log.latest
+        return log.latest
+
+
+@dataclass(slots=True)
+class _Log:
+    """How far a shard's log has been read."""
+
+    try_number: int
+    token: str | None = None
+    due: float = 0.0
+    latest: ShardProgress | None = None
 
 
 def _latest_progress(events: Iterable[Mapping[str, Any]]) -> ShardProgress | None:

@@ -26,6 +26,8 @@ SHARD = RUN + "/shards/{rank}"
 
 UNAUTHORIZED, NOT_FOUND, CONFLICT, BAD_GATEWAY = 401, 404, 409, 502
 
+SHARD_TASK = "shard"
+
 Offset = Annotated[int, Query(ge=TAIL, description="Bytes known already; -1: the tail.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_BYTES)]
 Before = Annotated[int | None, Query(ge=1, description="Read back from this byte.")]
@@ -174,6 +176,7 @@ class _Pages:
                 if links and links.job and one["job_id"]
             },
             airflow=f"{_prefix(request)}/dags/{run.dag_id}/runs/{run.dag_run_id}",
+            task=f"/tasks/{SHARD_TASK}/mapped/{rank}",
         )
 
     async def job(self, dag_id: str, dag_run_id: str, rank: int) -> RedirectResponse:
@@ -272,7 +275,9 @@ def _prefix(request: Request) -> str:
 
 def _trouble(request: Request, status: int, sentence: str) -> Response:
     if _wants_html(request):
-        return _page("trouble.html.j2", status=status, sentence=sentence, airflow=_prefix(request))
+        return _page(
+            "trouble.html.j2", status, code=status, sentence=sentence, airflow=_prefix(request)
+        )
     return JSONResponse({"detail": sentence}, status_code=status)
 
 

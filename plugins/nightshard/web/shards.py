@@ -15,6 +15,9 @@ from nightshard.web.looking import Found
 
 TASK_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
+DONE = "done"
+"""The decision after an attempt that needs none."""
+
 _ENOUGH_S = 1e9
 _SUBMISSION = re.compile(r"submission-a(\d+)(?:-[cr]\d+)?\.json")
 
@@ -169,11 +172,14 @@ def judge_shard(shard: ShardTask, found: Found) -> ShardLook:
 
 
 def _before(shard: ShardTask, found: Found, attempts: list[Attempt]) -> str:
+    """Say how a shard is that has no job which is known."""
     if attempts:
         return attempts[-1].state
+    if not shard.over:
+        return "not submitted yet"
     if found.gone:
-        return "the run's folder is not on the cluster"
-    return "it was not submitted" if shard.over else "not submitted yet"
+        return "its files are no longer on the cluster"
+    return "it was not submitted"
 
 
 def _judged(shard: ShardTask, job: ArrayJob, found: Found, *, patient: bool) -> ShardStatus:
@@ -240,7 +246,7 @@ def _attempt(shard: ShardTask, job: ArrayJob, found: Found) -> Attempt:
             node=record.node,
             exit_code=record.exit_code,
             elapsed_s=record.elapsed_s,
-            decision=record.decision,
+            decision="" if record.decision == DONE else record.decision,
         )
     exited = ExitRecord.read(texts["exit_record"])
     if row is not None:
