@@ -11,7 +11,7 @@ from nightshard.core.story import read_progress
 
 pytestmark = pytest.mark.e2e
 
-SLOW_RUN = {"tasks": ["Starter"], "limit": 12, "num_shards": 2, "cluster": "slow"}
+SLOW_RUN = {"tasks": ["Starter"], "limit": 24, "num_shards": 2, "cluster": "slow"}
 HALF = 3
 
 
@@ -133,7 +133,7 @@ def test_a_shard_that_is_preempted_goes_on_by_itself_and_spends_no_try(stack: St
     assert "preempted by Slurm" in log
     assert "Submitted attempt 2" in log
     assert finished.summary()["submitted"] == 3
-    assert finished.summary()["scores"][0]["n"] == 12
+    assert finished.summary()["scores"][0]["n"] == 24
     shown = stack.cli("results", "--run", run_key, "--trace").stdout
     assert "preempted" in shown
 
