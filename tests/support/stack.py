@@ -16,7 +16,7 @@ import yaml
 
 from nightshard.cli.api import AirflowApi
 from nightshard.core.settings import PROJECT_ROOT, Settings
-from nightshard.local.airflow import AirflowInfo
+from nightshard.local.airflow import AirflowInfo, LocalAirflow
 from nightshard.local.info import ClusterInfo
 from nightshard.local.stack import LocalStack
 
@@ -54,6 +54,11 @@ class Stack:
             "NIGHTSHARD_CLUSTERS": str(self.settings.clusters),
             "COLUMNS": "200",
         }
+
+    def local_airflow(self) -> LocalAirflow:
+        """Return the handle with which a person stops, repairs and starts this Airflow."""
+        stack = LocalStack(self.settings, extra_environment=broken_connections(self.cluster))
+        return stack.airflow(self.cluster)
 
     def api(self) -> AirflowApi:
         """Log in to Airflow's REST API."""
@@ -181,6 +186,7 @@ def write_profiles(clusters: Path) -> None:
     variations: dict[str, dict[str, Any]] = {
         "echo": {"engine": echo},
         "slow": {"engine": {**echo, "options": SLOW}},
+        "endless": {"engine": {**echo, "options": {**SLOW, "seconds_per_request": 600}}},
         "unreachable": {"ssh_conn_id": "nightshard_unreachable"},
         "wrong-key": {"ssh_conn_id": "nightshard_wrong_key"},
         "no-connection": {"ssh_conn_id": "nightshard_nowhere"},
