@@ -14,6 +14,8 @@ from nightshard.core.errors import UserError
 
 DAG_ID = "evaluate"
 MAP_INDEX_UNMAPPED = -1
+DEPLOYMENT_VARIABLE = "nightshard_deployment"
+"""Airflow variable with the id of the installation (``orchestration/deployment.py``)."""
 SHARD_TASK = "shard"
 PAGES = "/nightshard"
 """Where Airflow's API server serves Nightshard's own pages."""
@@ -125,6 +127,11 @@ class AirflowApi:
             seen += len(page["dag_runs"])
             if not page["dag_runs"] or seen >= page["total_entries"]:
                 return
+
+    def deployment(self) -> str | None:
+        """Return the id of this installation; None before its first run, or without the right."""
+        answer = self._send("GET", f"/api/v2/variables/{DEPLOYMENT_VARIABLE}")
+        return str(answer.json()["value"]) if answer.status_code == httpx.codes.OK else None
 
     def run(self, run_id: str) -> dict[str, Any] | None:
         """Return a run by its Airflow id, None where there is none."""

@@ -1,7 +1,6 @@
 """Finding the run that a person means: by key, by Airflow's id, by a beginning of either."""
 
 import difflib
-import hashlib
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import click
 
 from nightshard.cli.api import AirflowApi
 from nightshard.core.errors import UserError
-from nightshard.core.run_params import RUN_KEY_DIGEST, make_run_key
+from nightshard.core.run_params import make_run_key, run_key_digest
 
 LATEST = "latest"
 MOST_RUNS = 2000
@@ -30,21 +29,30 @@ class NamedRun:
         dag_run_id: Airflow's.
         run_key: Nightshard's; None where the run's params cannot tell.
         state: of the DAG run.
+        digest: end of its run key; None where it cannot be told.
     """
 
     dag_run_id: str
     run_key: str | None
     state: str
+    digest: str | None = None
 
     @classmethod
-    def of(cls, run: Mapping[str, Any]) -> "NamedRun":
-        """Read a run of Airflow's REST API; the key follows from its params, id and start."""
+    def of(cls, run: Mapping[str, Any], deployment: str | None) -> "NamedRun":
+        """Read a run of Airflow's REST API; the key follows from its params, id and start.
+
+        Args:
+            run: as Airflow tells it.
+            deployment: id of the installation; without it there is no telling the key.
+        """
         model = (run.get("conf") or {}).get("model")
-        key = None
-        if isinstance(model, str) and run.get("run_after"):
+        key = digest = None
+        if deployment is not None:
+            digest = run_key_digest(run["dag_run_id"], deployment)
+        if isinstance(model, str) and run.get("run_after") and deployment is not None:
             started = datetime.fromisoformat(run["run_after"])
-            key = make_run_key(model, run["dag_run_id"], started)
-        return cls(run["dag_run_id"], key, run["state"])
+            key = make_run_key(model, run["dag_run_id"], started, deployment)
+        return cls(run["dag_run_id"], key, run["state"], digest)
 
     @property
     def name(self) -> str:
@@ -53,8 +61,9 @@ class NamedRun:
 
     def has_key(self, key: str) -> bool:
         """Whether this is its run key, also where only its end can be compared."""
-        digest = hashlib.sha256(self.dag_run_id.encode()).hexdigest()[:RUN_KEY_DIGEST]
-        return key == self.run_key or (self.run_key is None and key.endswith(f"-{digest}"))
+        if self.run_key is not None or self.digest is None:
+            return key == self.run_key
+        return key.endswith(f"-{self.digest}")
 
     def begins_with(self, text: str) -> bool:
         """Whether one of its names begins so."""
@@ -69,14 +78,15 @@ def find_run(api: AirflowApi, name: str) -> NamedRun:
     Raises:
         UserError: none or several are named so; the sentence says which come close.
     """
+    deployment = api.deployment()
     if name == LATEST:
         newest = api.run(api.newest_run())
         assert newest is not None  # noqa: S101 (it was listed a moment ago)
-        return NamedRun.of(newest)
+        return NamedRun.of(newest, deployment)
     exact = api.run(name)
     if exact is not None:
-        return NamedRun.of(exact)
-    runs = [NamedRun.of(run) for run in itertools.islice(api.runs(), MOST_RUNS)]
+        return NamedRun.of(exact, deployment)
+    runs = [NamedRun.of(run, deployment) for run in itertools.islice(api.runs(), MOST_RUNS)]
     return choose(runs, name)
 
 

@@ -1,7 +1,7 @@
 """How Slurm is asked, and what it answers to a submission: argument lists and replies. Pure."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -87,19 +87,17 @@ def sacct_command(
     ]
 
 
-def scancel_command(
-    job_id: str, indices: Iterable[int] | None, *, name: str, cluster: str | None = None
-) -> list[str]:
-    """Return the arguments that cancel elements of one array, or all of it.
+def scancel_command(name: str, job_id: str | None = None, cluster: str | None = None) -> list[str]:
+    """Return the arguments that cancel a whole array; by its name alone where no id is known.
 
-    The name is given too: Slurm then leaves a job alone that got a recycled id.
+    With the name Slurm leaves a job alone that got a recycled id. Elements are cancelled by
+    :func:`nightshard.clusters.cancelling.cancel_elements`, which says why not so.
     """
-    jobs = [job_id] if indices is None else [f"{job_id}_{one}" for one in sorted(set(indices))]
     return [
         "scancel",
         f"--name={name}",
         *([f"--clusters={cluster}"] if cluster else []),
-        *jobs,
+        *([job_id] if job_id else []),
     ]
 
 

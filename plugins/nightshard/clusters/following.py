@@ -23,7 +23,7 @@ from nightshard.clusters.attempts import (
 )
 from nightshard.clusters.collecting import is_intact, tail_log
 from nightshard.clusters.documents import Manifest
-from nightshard.clusters.errors import SubmissionRejectedError
+from nightshard.clusters.errors import SubmissionRejectedError, TransportError
 from nightshard.clusters.patience import Tell, patiently
 from nightshard.clusters.poller import ClusterPoller
 from nightshard.clusters.profile import ClusterProfile
@@ -121,19 +121,7 @@ class ShardFollower:
             except SubmissionRejectedError as error:
                 return await self._lost(attempts, str(error))
             status, seen_alive = await self._watch(job)
-            ended = status.record or await self._record(job, status, attempts)
-            decision = self._decide([*attempts, ended], seen_alive=seen_alive)
-            manifest = None
-            if ended.state == ShardState.ENDED_WELL and not ended.damaged:
-                manifest = status.manifest or await self._manifest()
-                if manifest is None:
-                    ended = ended.model_copy(update={"damaged": True})
-                    decision = asked_again([*attempts, ended])
-            if status.record is None:
-                ended = ended.model_copy(
-                    update={"again": decision.again, "decision": decision.words}
-                )
-                await self._write(ended)
+            ended, decision, manifest = await self._conclude(job, status, attempts, seen_alive)
             attempts.append(ended)
             if manifest is not None:
                 return ShardOutcome(manifest, tuple(attempts), sentence_of(status))
@@ -147,6 +135,32 @@ class ShardFollower:
                 f"{decision.words}"
             )
 
+    async def _conclude(
+        self,
+        job: ArrayJob,
+        status: ShardStatus,
+        attempts: Sequence[AttemptRecord],
+        seen_alive: bool,
+    ) -> tuple[AttemptRecord, Decision, Manifest | None]:
+        """Decide what follows an attempt, unless that was decided before."""
+        ended = status.record or await self._record(job, status, attempts)
+        decision = self._decide([*attempts, ended], seen_alive=seen_alive)
+        manifest = None
+        if ended.state == ShardState.ENDED_WELL and not ended.damaged:
+            manifest = status.manifest or await self._manifest()
+            if manifest is None:
+                ended = ended.model_copy(update={"damaged": True})
+                decision = asked_again([*attempts, ended])
+        if status.record is not None:
+            return ended, decision, manifest
+        ended = ended.model_copy(update={"again": decision.again, "decision": decision.words})
+        written = await self._write(ended)
+        if written == ended:
+            return ended, decision, manifest
+        # Somebody was faster: a triggerer that was taken for dead, or a cancel. His word holds.
+        status = dataclasses.replace(status, record=written)
+        return await self._conclude(job, status, attempts, seen_alive)
+
     async def cancel(self) -> str:
         """Cancel what this shard has in the queue or on a node, unless a later try owns it.
 
@@ -157,24 +171,27 @@ class ShardFollower:
             NightshardError: the cluster cannot be reached.
         """
         shard, layout = self._shard, self._shard.layout
+        attempt = 1
         async with self._cluster.connect() as transport:
-            owner = await transport.get_bytes(layout.owner(shard.rank))
-            if owner is not None and int(owner) != self._try_number:
-                return f"Try {int(owner)} of this task watches the shard now; its job goes on."
             first = self._job or await self._cluster.admission.find(shard.submission(1))
-            if first is not None:
-                await cancel(transport, first, [shard.rank])
-            attempt = 1
-            while await transport.exists(shard.submission(attempt + 1).intent):
-                attempt += 1
-                # The name is this shard's alone, and covers an id that is not known yet.
-                name = shard.submission(attempt).job_name
-                await run_checked(transport, ["scancel", f"--name={name}"], "Cancelling")
-            if not await transport.exists(layout.attempt_record(shard.rank, attempt)):
+            while True:
+                owner = await transport.get_bytes(layout.owner(shard.rank))
+                if owner is not None and int(owner) != self._try_number:
+                    return f"Try {int(owner)} of this task watches the shard now; its job goes on."
+                # The record goes first: it tells a worker to stop even where the cancel is lost,
+                # and a later try that the shard was not cancelled for good.
                 record = self._ended_by_hand(attempt, first if attempt == 1 else None)
-                await transport.create_bytes(
-                    layout.attempt_record(shard.rank, attempt), record.to_bytes()
-                )
+                path = layout.attempt_record(shard.rank, attempt)
+                await transport.create_bytes(path, record.to_bytes())
+                if attempt > 1:
+                    # The name is this shard's alone, and covers an id that is not known yet.
+                    name = shard.submission(attempt).job_name
+                    await run_checked(transport, ["scancel", f"--name={name}"], "Cancelling")
+                elif first is not None:
+                    await cancel(transport, first, [shard.rank])
+                if not await transport.exists(shard.submission(attempt + 1).intent):
+                    break
+                attempt += 1
         return f"Cancelled attempt {attempt} of shard {shard.rank + 1}."
 
     async def own(self) -> None:
@@ -322,14 +339,23 @@ class ShardFollower:
 
         return Manifest.read(await patiently(read, self._tell))
 
-    async def _write(self, record: AttemptRecord) -> None:
+    async def _write(self, record: AttemptRecord) -> AttemptRecord:
+        """Write a record, or return the one that somebody else has written."""
         path = self._shard.layout.attempt_record(record.rank, record.attempt)
 
-        async def write() -> None:
+        async def write() -> AttemptRecord:
             async with self._cluster.connect() as transport:
-                await transport.put_bytes(path, record.to_bytes())
+                if await transport.create_bytes(path, record.to_bytes()):
+                    return record
+                content = await transport.get_bytes(path)
+                if content is None:
+                    raise TransportError(f"{path} exists, but cannot be seen yet")
+                earlier = AttemptRecord.read(content)
+                if earlier is None:  # torn
+                    await transport.put_bytes(path, record.to_bytes())
+                return earlier or record
 
-        await patiently(write, self._tell)
+        return await patiently(write, self._tell)
 
     async def _lost(self, attempts: Sequence[AttemptRecord], message: str) -> ShardOutcome:
         """Bring the last lines of the shard's own log along, where they can be had."""

@@ -1,10 +1,11 @@
 """Submitting an array exactly once in effect, and cancelling it."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nightshard.clusters.cancelling import cancel_elements
 from nightshard.clusters.commands import (
     SubmittedId,
     parse_parsable,
@@ -24,7 +25,6 @@ from nightshard.clusters.transport import COMMAND_NOT_FOUND, Transport, run_chec
 SETTLE_S = 15.0
 """How long a submission whose reply was lost may take to show up in a listing."""
 
-CANCEL_BATCH = 500
 TRIES = 3
 
 
@@ -106,13 +106,12 @@ async def cancel(transport: Transport, job: ArrayJob, ranks: Iterable[int] | Non
     Raises:
         TransportError: it is not known whether the cancel arrived.
     """
-    batches: list[Sequence[int] | None] = [None]
-    if ranks is not None:
-        chosen = sorted({rank - job.first_rank for rank in ranks})
-        batches = [chosen[at : at + CANCEL_BATCH] for at in range(0, len(chosen), CANCEL_BATCH)]
-    for batch in batches:
-        command = scancel_command(job.job_id, batch, name=job.name, cluster=job.cluster)
+    if ranks is None:
+        command = scancel_command(job.name, job.job_id, job.cluster)
         await run_checked(transport, command, f"Cancelling {job.name}")
+        return
+    indices = [rank - job.first_rank for rank in ranks]
+    await cancel_elements(transport, job.job_id, indices, name=job.name, cluster=job.cluster)
 
 
 async def find_array(transport: Transport, name: str) -> SubmittedId | None:
@@ -129,7 +128,7 @@ async def find_array(transport: Transport, name: str) -> SubmittedId | None:
         raise TransportError(f"squeue did not answer: {' '.join(listed.stderr.split())}")
     found = _arrays(parse_squeue(listed.stdout), name)
     for double in found[1:]:
-        await run_checked(transport, scancel_command(double, None, name=name), "Cancelling")
+        await run_checked(transport, scancel_command(name, double), "Cancelling")
     if not found:
         # Without accounts, or while they are down, squeue's word is enough: it remembers ended jobs
         # for MinJobAge, five minutes by default.

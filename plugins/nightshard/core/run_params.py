@@ -111,15 +111,28 @@ def model_label(model: str) -> str:
     return PurePath(model).name if model.startswith(("/", "~", ".")) else model
 
 
-def make_run_key(model: str, dag_run_id: str, started: datetime) -> str:
+def run_key_digest(dag_run_id: str, deployment: str) -> str:
+    """Return the end of a run's key, which tells runs of the same minute and model apart."""
+    content = f"{deployment}\n{dag_run_id}"
+    return hashlib.sha256(content.encode()).hexdigest()[:RUN_KEY_DIGEST]
+
+
+def make_run_key(model: str, dag_run_id: str, started: datetime, deployment: str = "") -> str:
     """Name a run so that it can be a folder, a Slurm job name and a word in a sentence.
 
-    The same DAG run always gets the same key, so a task's retry finds what the first try left.
+    The same DAG run always gets the same key, so a task's retry finds what the first try left. Two
+    installations that share an account, where the same night has the same run id, get two.
+
+    Args:
+        model: as the user named it.
+        dag_run_id: Airflow's id.
+        started: when the run became due.
+        deployment: id of this installation.
 
     Returns:
         For example ``20261124-0130-smollm2-135m-instruct-5f2a9c``: lower-case letters, digits and
         dashes only.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", model_label(model).lower()).strip("-")[:MAX_MODEL_SLUG]
-    digest = hashlib.sha256(dag_run_id.encode()).hexdigest()[:RUN_KEY_DIGEST]
+    digest = run_key_digest(dag_run_id, deployment)
     return f"{started:%Y%m%d-%H%M}-{slug.strip('-') or 'model'}-{digest}"

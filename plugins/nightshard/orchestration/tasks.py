@@ -52,10 +52,13 @@ def one_sentence(step: Callable[P, R]) -> Callable[P, R]:
 @one_sentence
 def plan(**context: Any) -> Json:
     """Check what was asked and what the cluster says of the model; decide the run's key."""
+    from nightshard.orchestration.deployment import deployment_id
     from nightshard.orchestration.steps import planning
 
     dag_run = context["dag_run"]
-    decided = planning.plan_run(context["params"], dag_run.run_id, dag_run.run_after)
+    decided = planning.plan_run(
+        context["params"], dag_run.run_id, dag_run.run_after, deployment_id()
+    )
     log.info("Run %s, fingerprint %s", decided.run_key, decided.fingerprint)
     return decided.to_dict()
 

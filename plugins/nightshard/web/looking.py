@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import itertools
 import re
 import secrets
 import shlex
@@ -9,7 +10,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from nightshard.clusters.commands import scancel_command, squeue_command
+from nightshard.clusters import cancelling
+from nightshard.clusters.commands import squeue_command
 from nightshard.clusters.errors import TransportError
 from nightshard.clusters.layout import RANK_DIGITS, RunLayout
 from nightshard.clusters.slurm import Row, parse_squeue
@@ -265,8 +267,10 @@ async def cancel_elements(
     """
     jobs = [row for row in found.rows.values() if not row.state.ended]
     jobs = [row for row in jobs if chosen is None or element_id(row) in chosen]
-    for row in jobs:
-        indices = None if row.index is None else [row.index]
-        command = scancel_command(row.array_id, indices, name=row.name)
-        await run_checked(transport, command, f"Cancelling {row.name}")
+    for (array_id, name), rows in itertools.groupby(
+        sorted(jobs, key=lambda row: (row.array_id, row.name)),
+        key=lambda row: (row.array_id, row.name),
+    ):
+        indices = [row.index for row in rows]
+        await cancelling.cancel_elements(transport, array_id, indices, name=name)
     return [element_id(row) for row in jobs]

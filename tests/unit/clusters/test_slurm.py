@@ -197,10 +197,6 @@ def test_only_a_clear_refusal_is_one(stderr: str, sentence: str | None) -> None:
     assert rejection(stderr) == sentence
 
 
-def test_a_cancel_names_the_job_and_its_elements() -> None:
-    assert scancel_command("56", [3, 1, 3], name="ns-x-a1") == [
-        "scancel",
-        "--name=ns-x-a1",
-        "56_1",
-        "56_3",
-    ]
+def test_a_cancel_of_an_array_names_it_beside_its_id() -> None:
+    assert scancel_command("ns-x-a1", "56") == ["scancel", "--name=ns-x-a1", "56"]
+    assert scancel_command("ns-x-a2-r3") == ["scancel", "--name=ns-x-a2-r3"]

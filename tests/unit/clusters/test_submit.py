@@ -172,9 +172,16 @@ async def test_a_login_node_without_sbatch_is_named(lab) -> None:
         await submit_array(lab.transport(answer), lab.submission, "", settle_s=0)
 
 
-async def test_a_cancel_of_very_many_elements_is_split(lab) -> None:
-    transport = lab.transport(lambda *_: CommandResult("", "", 0))
+async def test_a_cancel_names_the_elements_without_a_filter_and_in_batches(lab) -> None:
+    def answer(words: list[str], _: str | None) -> CommandResult:
+        rows = (f"56_{i}|56|{i}|56|PENDING|None||N/A|0:00|ns-run-1-a1\n" for i in range(1200))
+        return CommandResult("".join(rows) if words[0] == "squeue" else "", "", 0)
 
-    await cancel(transport, lab.job, range(1200))
+    transport = lab.transport(answer)
+    await cancel(transport, lab.job, range(1100))
 
-    assert [len(command) for command in transport.commands] == [502, 502, 202]
+    cancels = [words for words in transport.commands if words[0] == "scancel"]
+    # With any filter scancel(1) takes every waiting element of the array along.
+    assert not any(word.startswith("-") for words in cancels for word in words)
+    assert [word for words in cancels for word in words[1:]] == [f"56_{i}" for i in range(1100)]
+    assert max(map(len, cancels)) == 501

@@ -270,7 +270,7 @@ def test_only_what_airflow_has_ended_can_be_cancelled(running: Any, app: TestCli
     assert app.post(f"{RUN}/cancel", params={"rank": 0}).status_code == 409
     answer = app.post(f"{RUN}/cancel", params={"rank": 1})
     assert answer.json() == {"cancelled": ["56_1"]}
-    assert running.scancelled.read_text() == "--name=ns-run-1-a1 56_1\n"
+    assert running.scancelled.read_text() == "56_1\n"
 
 
 def test_the_job_link_leads_to_the_sites_portal_where_it_has_one(

@@ -25,8 +25,16 @@ WORKER_BYTES = 1024**2
 """Room that the worker's archive needs with plenty to spare."""
 
 
-def plan_run(values: Mapping[str, Any], dag_run_id: str, started: datetime) -> RunPlan:
+def plan_run(
+    values: Mapping[str, Any], dag_run_id: str, started: datetime, deployment: str
+) -> RunPlan:
     """Check what was asked, and ask the cluster about the model.
+
+    Args:
+        values: the params.
+        dag_run_id: Airflow's id of the run.
+        started: when the run became due.
+        deployment: id of this installation.
 
     Raises:
         UserError: one sentence on what cannot be done; nothing of the run is staged yet.
@@ -42,7 +50,7 @@ def plan_run(values: Mapping[str, Any], dag_run_id: str, started: datetime) -> R
         params.max_job_hours, profile.defaults.max_job_hours, profile.limits.max_job_hours
     )
     engine = profile.engine.model_dump(mode="json")
-    run_key = make_run_key(params.model, dag_run_id, started)
+    run_key = make_run_key(params.model, dag_run_id, started, deployment)
     layout = layout_of(profile, run_key)
     worker, model = asyncio.run(_ask_cluster(profile, layout, params, engine["name"]))
     check_description(model)
