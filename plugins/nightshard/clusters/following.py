@@ -22,6 +22,7 @@ from nightshard.clusters.attempts import (
     decide,
 )
 from nightshard.clusters.collecting import is_intact, tail_log
+from nightshard.clusters.commands import scancel_command
 from nightshard.clusters.documents import Manifest
 from nightshard.clusters.errors import SubmissionRejectedError, TransportError
 from nightshard.clusters.patience import Tell, patiently
@@ -186,7 +187,7 @@ class ShardFollower:
                 if attempt > 1:
                     # The name is this shard's alone, and covers an id that is not known yet.
                     name = shard.submission(attempt).job_name
-                    await run_checked(transport, ["scancel", f"--name={name}"], "Cancelling")
+                    await run_checked(transport, scancel_command(name), "Cancelling")
                 elif first is not None:
                     await cancel(transport, first, [shard.rank])
                 if not await transport.exists(shard.submission(attempt + 1).intent):
