@@ -1,13 +1,15 @@
 """A shard's state is judged from Slurm and its files together, never from one of them alone."""
 
+import dataclasses
 import json
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from nightshard.clusters.attempts import AttemptRecord
 from nightshard.clusters.documents import Manifest, Progress
 from nightshard.clusters.slurm import Row, ShardState, state_of
-from nightshard.clusters.status import Evidence, Grace, WatchedShard, judge
+from nightshard.clusters.status import Evidence, Grace, judge
 from nightshard.core.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.unit
@@ -143,16 +145,37 @@ def test_the_documents_are_those_of_the_contract(lab) -> None:
         assert model.read(text) is not None
 
 
-def test_a_watched_shard_survives_the_way_through_json(lab) -> None:
-    shard = lab.watched(3)
+def test_a_job_that_runs_long_after_its_time_limit_is_overdue(lab) -> None:
+    shard = dataclasses.replace(lab.watched(), max_job_minutes=60)
 
-    assert WatchedShard.from_dict(json.loads(json.dumps(shard.to_dict()))) == shard
+    def status(elapsed_s: int | None):  # type: ignore[no-untyped-def]
+        running = dataclasses.replace(row("RUNNING"), elapsed_s=elapsed_s)
+        return judge(shard, Evidence(queue=running), GRACE)
+
+    assert [status(one).overdue for one in (None, 3600, 3600 + 900)] == [False] * 3
+    late = status(3600 + 901)
+    assert late.overdue
+    assert late.message == "running on node1, long after its time limit"
 
 
-def test_a_status_is_plain_json(lab) -> None:
-    seen = Evidence(queue=row("COMPLETED"), manifest=lab.manifest_text())
+def test_an_attempt_whose_end_was_written_down_is_not_judged_again(lab) -> None:
+    ended = AttemptRecord(
+        rank=0,
+        attempt=1,
+        job_id="56_0",
+        job_name="ns-run-1-a1",
+        state="preempted",
+        node="node2",
+        message="preempted by Slurm on node2",
+        again=True,
+        decision="again",
+        ended_at="2026-11-25T01:00:00+00:00",
+    )
 
-    value = json.loads(json.dumps(judge(lab.watched(), seen, GRACE).to_dict()))
+    # Slurm may have given its id to another job, or have forgotten it.
+    status = judge(lab.watched(), Evidence(record=ended.to_bytes().decode()), GRACE)
 
-    assert value["state"] == "ended_well"
-    assert value["manifest"]["rows"] == 10
+    assert (status.state, status.final, status.record) == (ShardState.PREEMPTED, True, ended)
+    other = ended.model_copy(update={"attempt": 2})
+    seen = Evidence(queue=row("RUNNING"), record=other.to_bytes().decode())
+    assert judge(lab.watched(), seen, GRACE).state is ShardState.RUNNING
