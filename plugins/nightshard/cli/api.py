@@ -14,8 +14,6 @@ from nightshard.core.errors import UserError
 
 DAG_ID = "evaluate"
 MAP_INDEX_UNMAPPED = -1
-DEPLOYMENT_VARIABLE = "nightshard_deployment"
-"""Airflow variable with the id of the installation (``orchestration/deployment.py``)."""
 SHARD_TASK = "shard"
 PAGES = "/nightshard"
 """Where Airflow's API server serves Nightshard's own pages."""
@@ -129,9 +127,15 @@ class AirflowApi:
                 return
 
     def deployment(self) -> str | None:
-        """Return the id of this installation; None before its first run, or without the right."""
-        answer = self._send("GET", f"/api/v2/variables/{DEPLOYMENT_VARIABLE}")
-        return str(answer.json()["value"]) if answer.status_code == httpx.codes.OK else None
+        """Return the id of this installation; None before its first run, or without the pages.
+
+        It comes from the pages, since who may read runs may not always read Airflow's variables.
+        """
+        try:
+            found = self._pages("GET", f"{PAGES}/dags/{DAG_ID}/deployment")["deployment"]
+        except NoSuchError:
+            return None
+        return None if found is None else str(found)
 
     def run(self, run_id: str) -> dict[str, Any] | None:
         """Return a run by its Airflow id, None where there is none."""

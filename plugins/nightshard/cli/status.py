@@ -148,7 +148,7 @@ def show(told: Mapping[str, Any], console: Console) -> None:
         soft_wrap=True,
     )
     console.print(f"[dim]{escape(about)}\n{told['url']}[/]", highlight=False, soft_wrap=True)
-    console.print(" ".join(_step(one) for one in told["steps"]), highlight=False)
+    console.print("  ".join(_step(one) for one in told["steps"]), highlight=False)
     if told["complaint"]:
         console.print(f"[yellow]{escape(told['complaint'])}[/]", highlight=False)
     if told["shards"]:
@@ -159,7 +159,9 @@ def show(told: Mapping[str, Any], console: Console) -> None:
 def _step(step: Mapping[str, Any]) -> str:
     took = f" [dim]{step['seconds']:.1f} s[/]" if step["seconds"] else ""
     tries = f" [dim](try {step['tries']})[/]" if (step["tries"] or 0) > 1 else ""
-    return f"{step['step']} {coloured(step['state'] or '-')}{took}{tries} "
+    # Steps may be broken apart at the end of a line, a step itself not.
+    text = f"{step['step']} {coloured(step['state'] or '-')}{took}{tries}"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def coloured(state: str) -> str:

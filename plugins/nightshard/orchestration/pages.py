@@ -89,6 +89,15 @@ class AirflowDatabase:
             submitted_at=tasks.get(("submit_shards", -1), (None, 0, None))[2],
         )
 
+    def deployment(self) -> str | None:
+        """See :meth:`nightshard.web.runs.Airflow.deployment`."""
+        from airflow.models import Variable
+
+        from nightshard.orchestration.deployment import VARIABLE
+
+        found: str | None = Variable.get(VARIABLE, default_var=None)
+        return found
+
     def transport(self, profile: "ClusterProfile") -> "Transport":
         """See :meth:`nightshard.web.runs.Airflow.transport`."""
         return open_transport(profile)

@@ -21,7 +21,8 @@ from nightshard.web.looking import MAX_BYTES, TAIL, LogPiece, cancel_elements, l
 from nightshard.web.runs import RUN_ENDED, Airflow, NotThereError, Run, RunLook
 from nightshard.web.shards import ShardTask, judge_shard
 
-RUN = "/dags/{dag_id}/runs/{dag_run_id}"
+DAG = "/dags/{dag_id}"
+RUN = DAG + "/runs/{dag_run_id}"
 SHARD = RUN + "/shards/{rank}"
 
 UNAUTHORIZED, NOT_FOUND, CONFLICT, BAD_GATEWAY = 401, 404, 409, 502
@@ -52,6 +53,7 @@ def create_app(
     app = FastAPI(title="Nightshard", docs_url=None, redoc_url=None, openapi_url=None)
     pages = _Pages(airflow, Connections(airflow.transport))
     guard = [Depends(may_read)]
+    app.get(DAG + "/deployment", dependencies=guard)(pages.deployment)
     app.get(RUN + "/shards", dependencies=guard)(pages.shards)
     app.post(RUN + "/cancel", dependencies=[Depends(may_stop)])(pages.cancel)
     app.get(SHARD + "/log", dependencies=guard, response_model=None)(pages.log)
@@ -84,6 +86,10 @@ class _Pages:
 
     async def _run(self, dag_id: str, dag_run_id: str) -> Run:
         return await asyncio.to_thread(self.airflow.run, dag_id, dag_run_id)
+
+    async def deployment(self) -> dict[str, str | None]:
+        """The id of this installation, which the keys of its runs depend on."""
+        return {"deployment": await asyncio.to_thread(self.airflow.deployment)}
 
     async def shards(self, dag_id: str, dag_run_id: str) -> dict[str, Any]:
         """All shards of a run: states, jobs, progress."""

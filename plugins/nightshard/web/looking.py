@@ -15,7 +15,7 @@ from nightshard.clusters.commands import squeue_command
 from nightshard.clusters.errors import TransportError
 from nightshard.clusters.layout import RANK_DIGITS, RunLayout
 from nightshard.clusters.slurm import Row, parse_squeue
-from nightshard.clusters.transport import Transport, run_checked
+from nightshard.clusters.transport import Transport
 from nightshard.web.lines import Piece, cut
 
 MAX_BYTES = 256 * 1024

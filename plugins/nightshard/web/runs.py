@@ -77,6 +77,10 @@ class Airflow(Protocol):
         """
         ...
 
+    def deployment(self) -> str | None:
+        """Return the id of this installation, None before its first run."""
+        ...
+
     def transport(self, profile: ClusterProfile) -> Transport:
         """Return a connection to a cluster's login node; it connects at its first use."""
         ...

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nightshard.clusters.attempts import AttemptRecord
-from nightshard.clusters.documents import ExitRecord, Intent
+from nightshard.clusters.documents import ExitRecord, Intent, Progress
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.slurm import ShardState
 from nightshard.clusters.status import Evidence, Grace, ShardStatus, WatchedShard, judge
@@ -93,6 +93,7 @@ class ShardLook:
         state: of its latest attempt; None before the first is submitted.
         final: nothing more will come, also no other attempt.
         status: of its latest attempt.
+        progress: its own account, of whichever attempt wrote last.
         attempts: all, in order.
     """
 
@@ -100,6 +101,7 @@ class ShardLook:
     state: ShardState | None = None
     final: bool = False
     status: ShardStatus | None = None
+    progress: Progress | None = None
     attempts: tuple[Attempt, ...] = ()
 
     @property
@@ -130,15 +132,17 @@ class ShardLook:
         }
         if self.status is None:
             return known
-        status, progress, record = self.status, self.status.progress, self.status.record
+        status, progress, manifest = self.status, self.status.progress, self.status.manifest
         known |= {"job_id": status.job_id, "node": status.node}
         if progress is not None:
             rate = round(progress.tokens_per_s) or None
-            known |= {"phase": progress.phase, "done": progress.done, "tokens_per_s": rate}
-        if record is not None:
-            known |= {"done": record.done}
-        if status.manifest is not None:
-            known |= {"done": status.manifest.rows, "node": status.node or status.manifest.node}
+            known |= {"phase": progress.phase, "tokens_per_s": rate}
+        if manifest is not None:
+            known |= {"done": manifest.rows, "node": status.node or manifest.node}
+        else:
+            known["done"] = max(
+                (one.done for one in (self.progress, status.record) if one), default=None
+            )
         return known
 
 
@@ -162,13 +166,15 @@ def judge_shard(shard: ShardTask, found: Found) -> ShardLook:
         return ShardLook(_before(shard, found, attempts), attempts=tuple(attempts))
     status = _judged(shard, jobs[-1], found, patient=not shard.over)
     again = status.record is not None and status.record.again
-    final = shard.over or (status.final and not again)
+    running = bool(attempts and any(one.alive for one in attempts))
+    final = (status.final and not again) or (shard.over and not running)
     message = status.message
     if again and status.record is not None:
         message = f"{message}; {status.record.decision}"
     if found.complaint is not None and status.record is None and not status.succeeded:
-        message, final = f"Slurm does not answer: {found.complaint}", shard.over
-    return ShardLook(message, status.state, final, status, tuple(attempts))
+        message, final = f"Slurm does not answer: {found.complaint}", False
+    text = found.files.get(str(shard.layout.progress(shard.rank).relative_to(shard.layout.run)))
+    return ShardLook(message, status.state, final, status, Progress.read(text), tuple(attempts))
 
 
 def _before(shard: ShardTask, found: Found, attempts: list[Attempt]) -> str:

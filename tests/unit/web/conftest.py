@@ -158,6 +158,9 @@ class FakeAirflow:
             raise NotThereError(f"The DAG {dag_id!r} has no run {dag_run_id!r}.")
         return self.site.run
 
+    def deployment(self) -> str | None:
+        return "d1"
+
     def transport(self, profile: ClusterProfile) -> Any:
         return self.site.shell
 

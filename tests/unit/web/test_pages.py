@@ -238,16 +238,26 @@ def test_what_is_not_there_is_said_with_what_is(
     )
 
 
-PAGES = ["shards", "shards/1/log", "shards/1/log.json", "shards/1/log.txt", "shards/1/job"]
+PAGES = [
+    "../../deployment",
+    "shards",
+    "shards/1/log",
+    "shards/1/log.json",
+    "shards/1/log.txt",
+    "shards/1/job",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_nobody_sees_anything_without_a_login_or_the_right(
     running: Any, app: TestClient, page: str
 ) -> None:
+    path = f"{RUN}/{page}".replace("/runs/manual__1/../..", "")
+    assert app.get(path).status_code in {200, 307}
+    running.shell.commands = 0
     del app.headers["user"]
-    assert app.get(f"{RUN}/{page}").status_code == 401
-    assert app.get(f"{RUN}/{page}", headers={"user": "stranger"}).status_code == 403
+    assert app.get(path).status_code == 401
+    assert app.get(path, headers={"user": "stranger"}).status_code == 403
     assert running.shell.commands == 0
 
 
