@@ -298,7 +298,8 @@ class ClusterPoller:
         for watch in watches:
             watch.row = None
             known = watch.last or ShardStatus(ShardState.UNKNOWN, final=False, message="")
-            self._tell(watch, replace(known, message=f"{problem.rstrip('.')}; {again}"))
+            told = f"{problem.rstrip('.')}; {again}"
+            self._tell(watch, replace(known, message=told, at_work=False))
 
     def _words_for_pause(self) -> str:
         interval = next_interval(self.bounds, 0.0, None, self._failures)

@@ -81,6 +81,7 @@ class ShardStatus:
         elapsed_s: run time in seconds by the cluster's clock, where known.
         progress: the shard's own account of this attempt.
         manifest: the valid manifest; set only if ``state`` is ``ended_well``.
+        at_work: this look found it running as it should, so its progress tells the most.
         overdue: it runs although Slurm should have ended it long ago.
         record: how the attempt ended, where that was decided before; then nothing else is set.
         message: one sentence for a person.
@@ -97,6 +98,7 @@ class ShardStatus:
     elapsed_s: int | None = None
     progress: Progress | None = None
     manifest: Manifest | None = None
+    at_work: bool = False
     overdue: bool = False
     record: AttemptRecord | None = None
 
@@ -252,6 +254,7 @@ def _alive(known: ShardStatus, row: Row, max_job_minutes: int | None) -> ShardSt
         known,
         state=row.state,
         message=f"running on {known.node or 'its node'}{late}",
+        at_work=not overdue,
         overdue=overdue,
     )
 

@@ -10,7 +10,7 @@ def sentence_of(status: ShardStatus) -> str:
     if manifest is not None:
         told = ShardProgress("done", manifest.node, manifest.rows, manifest.rows)
         return progress_sentence(told)
-    if progress is None or status.node is None or status.final or status.overdue:
+    if progress is None or status.node is None or not status.at_work:
         return f"Slurm job {status.job_id}: {status.message}"
     rate = round(progress.tokens_per_s) or None
     told = ShardProgress(progress.phase, status.node, progress.done, progress.total, rate)
