@@ -58,6 +58,7 @@ class FaultyProxy:
         self._flow.set()
         self._budget: dict[Direction, int | None] = {"up": None, "down": None}
         self._cut = asyncio.Event()
+        self._then_refuse = False
         self.accepted = 0
         self.cuts = 0
         self.passed: dict[Direction, int] = {"up": 0, "down": 0}
@@ -94,13 +95,22 @@ class FaultyProxy:
         for link in list(self._links):
             link.abort()
 
-    def cut_after(self, count: int, direction: Direction = "up") -> None:
+    def cut_after(
+        self, count: int, direction: Direction = "up", *, then_refuse: bool = False
+    ) -> None:
         """Reset the connection over which ``count`` more bytes have gone in this direction.
 
-        The bytes of all connections are counted together, and the cut happens once.
+        The bytes of all connections are counted together, and the cut happens once. With
+        ``then_refuse`` no client can connect again at once.
         """
         self._budget[direction] = count
+        self._then_refuse = then_refuse
         self._cut.clear()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._links)
 
     async def was_cut(self) -> None:
         """Wait until :meth:`cut_after` has cut."""
@@ -151,6 +161,8 @@ class FaultyProxy:
                     self._budget[direction] = None
                     self.cuts += 1
                     self._cut.set()
+                    if self._then_refuse:
+                        self.refuse()
                     link.abort()
                     return
             writer.write_eof()

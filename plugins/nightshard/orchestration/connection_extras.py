@@ -1,7 +1,7 @@
 """What the extras of an Airflow SSH connection say, as the values that ``clusters`` logs in with.
 
-They are the extras of the provider's ``SSHHookAsync``, with its rules; ``conn_timeout``, ``ciphers``
-and ``look_for_keys`` of its ``SSHHook``; and ``jump``, ``agent`` and ``control_path`` of our own.
+They are the extras of the provider's ``SSHHookAsync``, with its rules; three of its ``SSHHook``:
+``conn_timeout``, ``ciphers``, ``look_for_keys``; and ``jump``, ``agent``, ``control_path``.
 """
 
 from collections.abc import Mapping
