@@ -13,6 +13,7 @@ from support.faults.site import until, workers
 
 from nightshard.clusters.attempts import AttemptRecord
 from nightshard.clusters.collecting import collect_run, read_attempts
+from nightshard.clusters.following import ShardOutcome
 
 _BEGAN = re.compile(r"shard-\d+-of-\d+, attempt (\d+) on \S+: \d+ requests")
 
@@ -64,6 +65,15 @@ async def attempts_of(run: FaultRun) -> list[AttemptRecord]:
     """Read the records of all attempts."""
     async with run.lab.transport(direct=True) as transport:
         return await read_attempts(transport, run.layout)
+
+
+def ends(outcome: ShardOutcome) -> str:
+    """Tell how each attempt of a shard ended and what was decided then."""
+    told = []
+    for record in outcome.attempts:
+        state = "damaged output" if record.damaged else record.state.replace("_", " ")
+        told.append("done" if record.decision == "done" else f"{state}: {record.decision}")
+    return ", then ".join(told)
 
 
 async def _orphans(run: FaultRun) -> int:

@@ -36,9 +36,14 @@ class Reliability:
         """
         assert counts == Counts(lost=0, twice=0, orphaned=0, doubled=0), counts
         assert message
-        told = table.example(message)
         self.row = Row(
-            self.kind, happened, counts.lost, counts.twice, counts.orphaned, counts.doubled, told
+            self.kind,
+            table.example(happened),
+            counts.lost,
+            counts.twice,
+            counts.orphaned,
+            counts.doubled,
+            table.example(message),
         )
 
 

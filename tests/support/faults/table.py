@@ -1,13 +1,13 @@
-"""The page ``docs/reliability.md``: what breaks, what then happens, what it costs. Pure but for I/O.
+"""The page ``docs/reliability.md``: what breaks, what then happens, what it costs.
 
-The tests of the fault matrix each measure one row. The page holds no time, id, path or port, so that
-it changes only where behaviour does.
+The tests of the fault matrix each measure one row. The page holds no time, id, path or port, so
+that it changes only where behaviour does.
 """
 
 import ast
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -30,18 +30,18 @@ _INTRODUCTION = """\
 # What happens when something breaks
 
 This page is written by tests. Each row is a test that breaks one thing, on purpose and at a known
-moment, while a run is in progress on a real Slurm with a real sshd. The test then lets the run go on
-to its end and counts on the cluster, not in Nightshard's own books:
+moment, while a run is in progress on a real Slurm with a real sshd. The test then lets the run go
+on to its end and counts on the cluster, not in Nightshard's own books:
 
 - **lost**: questions without an answer.
 - **twice**: questions with more than one answer.
-- **orphans**: jobs left in the queue and worker processes left on a node that nobody wants any more.
-- **doubles**: submissions beyond one for each attempt, and jobs beyond one that worked at an attempt.
+- **orphans**: jobs in the queue and worker processes on a node that nobody wants any more.
+- **doubles**: submissions beyond one an attempt, and jobs beyond one that worked at an attempt.
 
 All four are 0 in every row, or the test fails. The last column is what the user reads in the log of
 the shard while it happens. Where the cause of an end does not allow another attempt, the run stops
-with that sentence; the answers so far are kept, and after the task is cleared in Airflow the rest is
-made. Job ids, nodes and times in the sentences stand for others.
+with that sentence. The answers so far are kept, and after the task is cleared in Airflow the rest
+is made. Job ids, nodes and times in the sentences stand for others.
 
 `make reliability` runs the tests again and rewrites this page.
 """
@@ -105,11 +105,15 @@ def render(kinds: Mapping[str, str], rows: Mapping[str, Row], simulated: str = "
     """
     blocks = [_INTRODUCTION]
     for group in GROUPS:
-        lines = [rows[kind].to_markdown() for kind in kinds if kinds[kind] == group and kind in rows]
+        lines = [
+            rows[kind].to_markdown() for kind in kinds if kinds[kind] == group and kind in rows
+        ]
         if lines:
             head = ("What breaks", "What happens", "lost", "twice", "orphans", "doubles")
             titles = f"| {' | '.join(head)} | What the user reads |"
-            blocks.append("\n".join([f"## {group}\n", titles, "|---|---|--:|--:|--:|--:|---|", *lines, ""]))
+            blocks.append(
+                "\n".join([f"## {group}\n", titles, "|---|---|--:|--:|--:|--:|---|", *lines, ""])
+            )
     if simulated:
         blocks.append(f"## In simulation\n\n{simulated}\n")
     return "\n".join(blocks)
@@ -161,8 +165,3 @@ def example(sentence: str) -> str:
     for pattern, instead in _EXAMPLES:
         text = pattern.sub(instead, text)
     return text
-
-
-def story(words: Sequence[str]) -> str:
-    """Join the ends of a shard's attempts to one phrase."""
-    return ", then ".join(words)
