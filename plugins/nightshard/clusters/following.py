@@ -39,6 +39,10 @@ from nightshard.core.errors import NightshardError, UserError
 
 LOG_LINES = 25
 
+# Gone from Slurm's listings, but who knows whether from its queue; or given up by an earlier try,
+# whose cancel may have been lost.
+_PERHAPS_ALIVE = {ShardState.UNKNOWN, ShardState.CANCELLED}
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -128,8 +132,7 @@ class ShardFollower:
                 return ShardOutcome(manifest, tuple(attempts), sentence_of(status))
             if not decision.again:
                 return await self._lost(attempts, f"Slurm job {ended.job_id}: {ended.message}")
-            if ended.state == ShardState.UNKNOWN:
-                # Gone from Slurm's listings, but who knows whether from its queue.
+            if ended.state in _PERHAPS_ALIVE:
                 await patiently(functools.partial(self._cancel_job, job), self._tell)
             self._tell(
                 f"Attempt {ended.attempt}, Slurm job {ended.job_id}: {ended.message}; "
