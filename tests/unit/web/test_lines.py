@@ -11,14 +11,15 @@ from nightshard.web.lines import OPEN_LINE, cut, plain, settle, to_html
 
 pytestmark = pytest.mark.unit
 
-LOG = st.lists(
-    st.sampled_from([b"a line\n", b"\xc3\xa9\n", b"12%\r", b"\n", b"\xff\n", b"no end", b"\r\n"]),
-    max_size=40,
-).map(b"".join)
+PARTS = [b"a line\n", b"\xc3\xa9\n", b"12%\r", b"\n", b"\xff\n", b"\r\n"]
+LOG = st.lists(st.sampled_from(PARTS), max_size=40).map(b"".join)
 
 
-@given(LOG, st.integers(1, 64))
-def test_reading_on_piece_by_piece_gives_every_whole_line_once(log: bytes, limit: int) -> None:
+@given(LOG, st.sampled_from([b"", b"no end", b"99%\r"]), st.integers(16, 64))
+def test_reading_on_piece_by_piece_gives_every_whole_line_once(
+    lines: bytes, end: bytes, limit: int
+) -> None:
+    log = lines + end
     offset, seen, rest = 0, b"", b""
     for _ in range(2 * len(log) + 2):
         data = log[offset : offset + limit]
