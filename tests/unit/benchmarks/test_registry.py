@@ -15,16 +15,14 @@ pytestmark = pytest.mark.unit
 HEAVY = ("datasets", "pandas", "pyarrow", "numpy", "math_verify", "sympy", "airflow", "pydantic")
 
 PROBE = """
-import json, sys, time
-started = time.perf_counter()
+import json, sys
 from nightshard.benchmarks import registry
 titles = [registry.info(name).title for name in registry.names()]
-seconds = time.perf_counter() - started
-print(json.dumps([seconds, [m for m in sys.modules if "." not in m], titles]))
+print(json.dumps([[m for m in sys.modules if "." not in m], titles]))
 """
 
 
-def probe() -> tuple[float, list[str], list[str]]:
+def probe() -> tuple[list[str], list[str]]:
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
         check=True,
@@ -36,13 +34,9 @@ def probe() -> tuple[float, list[str], list[str]]:
 
 
 def test_a_form_can_be_drawn_without_importing_any_scorer_or_loader() -> None:
-    _, modules, titles = probe()
+    modules, titles = probe()
     assert set(HEAVY) & set(modules) == set()
     assert len(titles) == 5
-
-
-def test_the_registry_imports_in_less_than_50_ms() -> None:
-    assert min(probe()[0] for _ in range(5)) < 0.05
 
 
 def test_all_benchmarks_of_a_first_run_are_there() -> None:
