@@ -153,7 +153,8 @@ class ShardFollower:
         if ended.state == ShardState.ENDED_WELL and not ended.damaged:
             manifest = status.manifest or await self._manifest()
             if manifest is None:
-                ended = ended.model_copy(update={"damaged": True})
+                words = "its answers are gone or damaged since"
+                ended = ended.model_copy(update={"damaged": True, "message": words})
                 decision = asked_again([*attempts, ended])
         if status.record is not None:
             return ended, decision, manifest
@@ -333,7 +334,10 @@ class ShardFollower:
         return asked_again(attempts) if asked and unwell and not decision.again else decision
 
     async def _manifest(self) -> Manifest | None:
-        """Read the manifest of a shard that was found done before; None where it is gone."""
+        """Read the manifest of a shard that was found done before.
+
+        None where it is gone, or where the answers do not have its checksum any more.
+        """
         shard = self._shard
         where = shard.layout.manifest(shard.rank, shard.world_size)
 
@@ -341,7 +345,11 @@ class ShardFollower:
             async with self._cluster.connect() as transport:
                 return await transport.get_bytes(where)
 
-        return Manifest.read(await patiently(read, self._tell))
+        manifest = Manifest.read(await patiently(read, self._tell))
+        if manifest is None:
+            return None
+        intact = await patiently(functools.partial(self._intact, manifest), self._tell)
+        return manifest if intact else None
 
     async def _write(self, record: AttemptRecord) -> AttemptRecord:
         """Write a record, or return the one that somebody else has written."""
