@@ -70,7 +70,7 @@ class SftpFiles:
 
         async def once(sftp: asyncssh.SFTPClient) -> None:
             flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT
-            async with sftp.open(str(path), flags) as file:
+            async with sftp.open(str(path), flags, encoding=None) as file:
 
                 async def send(offset: int) -> int:
                     data = await asyncio.to_thread(read_at, local, offset, CHUNK)

@@ -64,7 +64,11 @@ class SshTransport:
 
         async def once(connection: asyncssh.SSHClientConnection) -> CommandResult:
             process = await connection.create_process(
-                shell_line(command), encoding="utf-8", errors="replace"
+                shell_line(command),
+                # asyncssh sends no end of an empty input, and a command that reads would wait.
+                stdin=asyncssh.PIPE if stdin else asyncssh.DEVNULL,
+                encoding="utf-8",
+                errors="replace",
             )
             try:
                 stdout, stderr = await process.communicate(stdin or "")
