@@ -8,7 +8,7 @@ import pytest
 from support.faults.audit import attempts_of, audit, ends
 from support.faults.plugin import Reliability
 from support.faults.run import FaultRun, Lab
-from support.faults.site import until
+from support.faults.site import standing_still, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -28,12 +28,12 @@ async def _ended(run: FaultRun, job: str) -> None:
 async def test_two_jobs_at_once(lab: Lab, reliability: Reliability) -> None:
     run = await lab.stage(shards=2, rows=8)
     following = run.begin()
-    await run.answered(0, 1)
-    await run.answered(1, 1)
-    await _ended(run, _by_hand(run))
+    at_work = [await run.working(rank, 1) for rank in (0, 1)]
+    with standing_still(*at_work):
+        await _ended(run, _by_hand(run))
     await following
     log = Path(run.layout.attempt_log(0, 1)).read_text()
-    refused = next(line for line in log.splitlines() if "claim-1 is held by" in line)
+    (refused,) = (line for line in log.splitlines() if "claim-1 is held by" in line)
     reliability.write(
         happened="the second finds the shards claimed and ends at once",
         counts=await audit(run, by_hand=1),
@@ -65,11 +65,11 @@ async def test_given_up_attempt_starts_late(lab: Lab, reliability: Reliability) 
     run = await lab.stage(rows=6)
     following = run.begin()
     (await run.working(0, 2)).send(signal.SIGKILL)
-    await run.answered(0, 3, attempt=2)
-    await _ended(run, _by_hand(run))
+    with standing_still(await run.working(0, 3, attempt=2)):
+        await _ended(run, _by_hand(run))
     (outcome,) = await following
     log = Path(run.layout.attempt_log(0, 1)).read_text()
-    refused = next(line for line in log.splitlines() if "attempt 1 ends here" in line)
+    (refused,) = (line for line in log.splitlines() if " ends here" in line)
     reliability.write(
         happened=f"{ends(outcome)}; the late job sees a later attempt and ends at once",
         counts=await audit(run, by_hand=1),

@@ -233,6 +233,7 @@ async def test_killed_beside_a_stale_manifest(lab: Lab, reliability: Reliability
     run = await lab.stage(rows=6)
     following = run.begin()
     worker = await run.working(0, 2)
+    worker.send(signal.SIGSTOP)
     other = await lab.stage(rows=6, pace=0.0)
     await other.follow()
     stale = json.loads(other.manifest(0).read_text())

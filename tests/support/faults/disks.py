@@ -54,7 +54,7 @@ def suppress_full() -> Iterator[None]:
 @contextmanager
 def small_disk(folder: Path) -> Iterator[SmallDisk]:
     """Mount a disk of 1 MiB; needs root, or sudo without a password as CI machines have it."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
     options = f"size={SIZE},nr_inodes={INODES},mode=0777"
     subprocess.run([*sudo, "mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)

@@ -29,7 +29,7 @@ from nightshard.core.settings import PROJECT_ROOT
 from nightshard.local.processes import Process
 
 FINGERPRINT = "f" * 32
-BOUNDS = PollBounds(floor_s=0.25, ceiling_s=0.5, grace_s=2.0, manifest_grace_s=1.0)
+POLLING = {"floor_s": 0.25, "ceiling_s": 0.5, "grace_s": 2.0, "manifest_grace_s": 1.0}
 SETTLE_S = 0.5
 
 _numbers = itertools.count(1)
@@ -206,11 +206,12 @@ class Lab:
     def cluster(self, profile: ClusterProfile) -> Cluster:
         """Return the cluster as a process that has just begun sees it."""
         connect = functools.partial(shared, object(), self.transport, idle_s=0.2)
+        bounds = PollBounds(**profile.polling.model_dump())
         return Cluster(
             profile=profile,
             templates=PROJECT_ROOT / "include" / "sbatch",
             connect=connect,
-            poller=ClusterPoller(connect, BOUNDS, profile.slurm.accounting),
+            poller=ClusterPoller(connect, bounds, profile.slurm.accounting),
             admission=Admission(
                 connect, profile.slurm.max_submitted, wait_s=0.3, settle_s=SETTLE_S
             ),
@@ -227,6 +228,7 @@ class Lab:
             "slurm": {"partition": "main", "cpus_per_task": 1},
             "worker": {"python": sys.executable},
             "models": {"dir": str(info.shared / "models")},
+            "polling": POLLING,
             "retry": {},
         }
         for name, change in changes.items():

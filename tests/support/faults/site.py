@@ -148,3 +148,15 @@ def frozen(process: Process) -> bool:
     """Whether a process has been stopped by SIGSTOP."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return re.search(r"^State:\s+T", status, re.MULTILINE) is not None
+
+
+@contextmanager
+def standing_still(*processes: Process) -> Iterator[None]:
+    """Keep processes from doing anything meanwhile."""
+    for process in processes:
+        process.send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send(signal.SIGCONT)
