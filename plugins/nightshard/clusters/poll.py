@@ -25,7 +25,8 @@ from nightshard.clusters.submit import ArrayJob
 
 SQUEUE_TIMEOUT_S = 50
 SACCT_TIMEOUT_S = 10
-"""``sacct`` waits for a silent database; where ``timeout`` exists it waits no longer than this."""
+"""Bounds where ``timeout`` exists. Measured on Slurm 22.05: ``sacct`` says at once that slurmdbd
+refuses connections, and waits 45 s for one that accepts them and is silent."""
 
 TIMED_OUT = "124"
 """Exit status of ``timeout`` (coreutils)."""

@@ -74,7 +74,7 @@ async def test_all_shards_share_one_question(runs) -> None:
 
 
 async def test_a_running_shard_reports_its_progress(runs) -> None:
-    run = await runs.stage(world_size=1, seconds_per_request=0.6)
+    run = await runs.stage(world_size=1, seconds_per_request=2.0)
     job = await run.submit()
 
     story = await follow(runs.poller(), run.shard(job, 0))

@@ -2,11 +2,14 @@
 
 import asyncio
 import re
+import time
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightshard.clusters import poller as poller_module
 from nightshard.clusters.documents import Progress
 from nightshard.clusters.errors import LoginError, LoginFailure, TransportError
 from nightshard.clusters.pacing import (
@@ -16,8 +19,9 @@ from nightshard.clusters.pacing import (
     pause_after,
     remaining_s,
 )
+from nightshard.clusters.poll import Look
 from nightshard.clusters.poll_program import FILE_KINDS
-from nightshard.clusters.poller import ClusterPoller
+from nightshard.clusters.poller import GATHER_S, ClusterPoller
 from nightshard.clusters.slurm import ShardState, expand_indices
 from nightshard.clusters.status import ShardStatus
 from nightshard.clusters.transport import CommandResult
@@ -38,6 +42,7 @@ class Cluster:
         self.files: dict[tuple[int, int], str] = {}
         self.scripts: list[str] = []
         self.squeue_status = 0
+        self.asked = asyncio.Event()
         self.failures: list[Exception] = []
         self.name = NAME
         self.sacct = "Slurm accounting storage is disabled"
@@ -48,6 +53,7 @@ class Cluster:
         if self.failures:
             return self.failures.pop(0)
         self.scripts.append(script)
+        self.asked.set()
         nonce = re.search(r"^N\|([0-9a-f]{16})$", script, re.MULTILINE)[1]
         rows = "".join(
             f"56_{rank}|56|{rank}|57|{word}|None|node1|N/A|1:40|{self.name}\n"
@@ -64,6 +70,18 @@ class Cluster:
         parts += [f"files\n={NAME}\n{files}", "awk-status 0\n"]
         text = "".join(f"\n@{nonce} {part}" for part in [*parts, "end\n"])
         return CommandResult(text, "", 0)
+
+    def looks(self) -> list[dict[int, str]]:
+        """Return how closely each question looked at each shard."""
+        lines = (re.findall(r"^J\|.*$", script, re.MULTILINE) for script in self.scripts)
+        return [
+            {
+                rank: line.split("|")[5]
+                for line in some
+                for rank in expand_indices(line.split("|")[6])
+            }
+            for some in lines
+        ]
 
     def finish(self, rank: int) -> None:
         self.states[rank] = "COMPLETED"
@@ -184,6 +202,108 @@ async def test_accounts_are_left_alone_while_the_queue_knows_the_job(lab, cluste
 
     assert poller.polls >= 3
     assert cluster.asked_accounts == 0
+
+
+async def test_accounts_that_are_down_are_not_asked_at_every_poll(lab, cluster, poller) -> None:
+    cluster.sacct = "sacct: error: Problem talking to the database: Connection refused"
+
+    story = [status async for status in poller.watch(lab.watched(0))]
+
+    assert story[-1].final
+    assert poller.polls > 2
+    assert cluster.asked_accounts == 1
+
+
+async def test_a_queue_that_does_not_answer_is_told_and_nothing_is_concluded(
+    lab, cluster, poller
+) -> None:
+    cluster.squeue_status = 1
+    cluster.states[0] = "COMPLETED"
+    story = []
+    async for status in poller.watch(lab.watched(0)):
+        story.append(status)
+        cluster.squeue_status = 0
+        cluster.finish(0)
+
+    assert [status.state for status in story] == [ShardState.UNKNOWN, ShardState.ENDED_WELL]
+    assert "Slurm does not answer" in story[0].message
+    assert cluster.looks() == [{0: Look.FIRST}, {0: Look.FIRST}]
+
+
+async def test_the_progress_of_very_many_shards_is_read_in_turns(
+    lab, cluster, poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller_module, "PROGRESS_PER_POLL", 1)
+    cluster.states = dict.fromkeys(range(3), "RUNNING")
+
+    async def watch(rank: int) -> None:
+        async for _ in poller.watch(lab.watched(rank)):
+            pass
+
+    watching = [asyncio.create_task(watch(rank)) for rank in range(3)]
+    while len(cluster.scripts) < 4:
+        cluster.asked.clear()
+        await cluster.asked.wait()
+    for task in watching:
+        task.cancel()
+
+    turns = [
+        [rank for rank, look in looks.items() if look == "p"] for looks in cluster.looks()[1:4]
+    ]
+    assert sorted(turns) == [[0], [1], [2]]
+
+
+class Clock:
+    """Seconds that a test can let pass at once."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+async def long_pause(lab, cluster: Cluster) -> AsyncIterator[ClusterPoller]:
+    """A poller that has just begun a pause of an hour, with two shards in a quiet queue."""
+    clock = Clock()
+    bounds = PollBounds(floor_s=0.01, ceiling_s=3600)
+    poller = ClusterPoller(lambda: cluster.transport, bounds, clock=clock)
+    cluster.states = dict.fromkeys(range(4), "PENDING")
+
+    async def watch(rank: int) -> None:
+        async for _ in poller.watch(lab.watched(rank)):
+            pass
+
+    watching = [asyncio.create_task(watch(rank), name=f"watch-{rank}") for rank in range(2)]
+    await cluster.asked.wait()
+    await asyncio.sleep(0)
+    clock.ahead = 1e6
+    while len(cluster.scripts) < 2:
+        cluster.asked.clear()
+        await cluster.asked.wait()
+    await asyncio.sleep(2 * bounds.floor_s + GATHER_S)
+    cluster.asked.clear()
+    yield poller
+    for task in watching:
+        task.cancel()
+
+
+async def test_a_new_attempt_is_asked_about_soon(lab, cluster, long_pause) -> None:
+    polls = long_pause.polls
+
+    status = await anext(long_pause.watch(lab.watched(3)))
+
+    assert status.state is ShardState.WAITING
+    assert long_pause.polls == polls + 1
+
+
+async def test_a_shard_that_is_watched_no_longer_is_no_reason_to_ask(cluster, long_pause) -> None:
+    (leaving,) = (task for task in asyncio.all_tasks() if task.get_name() == "watch-0")
+    leaving.cancel()
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(cluster.asked.wait(), 0.3)
 
 
 async def test_who_stops_watching_stops_the_questions(lab, cluster, poller) -> None:
