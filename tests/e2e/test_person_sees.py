@@ -37,7 +37,8 @@ def run_id(stack: Stack) -> str:
     )
 
     def at_work() -> bool:
-        shards = json.loads(stack.cli("status", started, "--json").stdout)["shards"]
+        told = stack.cli("status", started, "--json")
+        shards = json.loads(told.stdout)["shards"] if told.returncode == 0 else []
         return len(shards) == 2 and all(
             one["task_state"] == "deferred" and one["done"] for one in shards
         )
@@ -176,8 +177,11 @@ def test_cancel_stops_one_shard_and_then_the_run(stack: Stack, run_id: str) -> N
     assert [bool(shard["alive"]) for shard in shards] == [False, True]
     assert stack.cli("cancel", run_id, "--yes").returncode == 0
     listed = {line.split()[0]: line.split()[2] for line in stack.squeue()}
-    assert {listed.get(shard["job_id"], "CANCELLED") for shard in shards} == {"CANCELLED"}
+    states = {listed.get(shard["job_id"]) for shard in shards}
+    assert not states & {"PENDING", "RUNNING", "COMPLETING"}, listed
     log, remarks = follower.communicate(timeout=60)
-    assert "interrupted by SIGTERM" in log
+    assert follower.returncode == 0
+    # The worker ends by the signal, or because it has seen that its attempt is over.
+    assert "interrupted by SIGTERM" in log or "it ends here" in log
     assert "Shard 2:" in remarks
     assert "has ended already (failed)" in stack.cli("cancel", run_id).stdout

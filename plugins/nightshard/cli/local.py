@@ -5,6 +5,7 @@ import os
 import sys
 
 import click
+import psutil
 from rich.console import Console
 from rich.markup import escape
 
@@ -24,9 +25,14 @@ def _say(sentence: str) -> None:
 
 
 def local_api_access(settings: Settings) -> dict[str, str] | None:
-    """Return address and login of this machine's own Airflow, None where it does not run."""
-    info = LocalStack(settings).airflow().status()
-    if info is None:
+    """Return address and login of this machine's own Airflow, None where it does not run.
+
+    An Airflow that is slow or restarts a part of its own is there all the same.
+    """
+    info = AirflowInfo.read(LocalStack(settings).airflow().home)
+    if info is None or not any(
+        map(psutil.pid_exists, filter(None, [info.pid, *info.parts.values()]))
+    ):
         return None
     return _access(info)
 
