@@ -4,8 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from nightshard.core.settings import PROJECT_ROOT
+
+# How long an example takes says nothing on a machine that does other things beside.
+settings.register_profile("nightshard", deadline=None)
+settings.load_profile("nightshard")
 
 pytest_plugins = ["integration.fixtures.clusters", "support.fixtures", "support.faults.plugin"]
 

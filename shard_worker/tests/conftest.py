@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS.parent / "src"), str(TESTS)]
@@ -20,6 +21,10 @@ from worker_testing import KILL_AFTER, ROOT, Run, make_requests, make_spec  # no
 from shard_worker import cli  # noqa: E402
 from shard_worker.rows import Request  # noqa: E402
 from shard_worker.signals import STOPPING  # noqa: E402
+
+# How long an example takes says nothing on a machine that does other things beside.
+settings.register_profile("nightshard", deadline=None)
+settings.load_profile("nightshard")
 
 
 @pytest.fixture

@@ -2,13 +2,15 @@
 
 import hashlib
 import io
+import subprocess
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from nightshard.clusters.collecting import collect_run, tail_log
 from nightshard.clusters.errors import CorruptOutputError, LoginError, LoginFailure, TransportError
+from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.login import login_error
 from nightshard.clusters.staging import stage_run, worker_archive
 from nightshard.clusters.transport import CommandResult, all_of, run_checked
@@ -57,10 +59,44 @@ async def test_the_spec_is_staged_last_and_folders_first(lab, tmp_path: Path) ->
 
     assert list(transport.files)[-1] == lab.layout.spec
     assert transport.files[lab.layout.inputs / "a.parquet"] == b"rows"
-    made = transport.commands[0]
-    assert made[:3] == ["mkdir", "-p", "--"]
-    assert str(lab.layout.shard(1)) in made
-    assert str(lab.layout.outputs) in made
+    assert transport.commands[0][0] == "sh"
+
+
+def in_a_shell(words: list[str], stdin: str | None) -> CommandResult:
+    done = subprocess.run(words, input=stdin, capture_output=True, text=True, check=False)
+    return CommandResult(done.stdout, done.stderr, done.returncode)
+
+
+async def test_every_element_finds_its_shards_folder(lab, tmp_path: Path) -> None:
+    layout = RunLayout(PurePosixPath(tmp_path / "my disk"), "run-1")
+
+    for _ in range(2):  # a second time is harmless
+        await stage_run(lab.transport(in_a_shell), layout, {}, world_size=8, array_size=3)
+
+    for rank in range(8):
+        first = rank - rank % 3
+        log = layout.log_pattern(1, first).replace("%5a", f"{rank - first:05d}")
+        assert Path(log).parent.resolve() == Path(layout.shard(rank)).resolve()
+        assert Path(log).parent.is_dir()
+    assert not Path(layout.links(9)).exists()
+
+
+async def test_very_many_shards_are_staged_too(lab, tmp_path: Path) -> None:
+    layout = RunLayout(PurePosixPath(tmp_path), "run-1")
+
+    await stage_run(lab.transport(in_a_shell), layout, {}, world_size=3000)
+
+    assert len(list(Path(layout.shards).iterdir())) == 3000
+
+
+async def test_folders_that_cannot_be_made_are_an_error_with_the_reason(
+    lab, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").write_text("in the way")
+    layout = RunLayout(PurePosixPath(tmp_path), "run-1")
+
+    with pytest.raises(TransportError, match=r"Making the run's folders .*Not a directory"):
+        await stage_run(lab.transport(in_a_shell), layout, {}, world_size=2)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other-run/spec.json"])
