@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any, Self, cast
 
 from nightshard.clusters.errors import LoginError, LoginFailure, TransportError
 from nightshard.clusters.held_socket import HeldSocket
@@ -227,9 +227,10 @@ class OpenSshTransport:
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            # wait() returns once the pipes are closed as well, and a pipe that nobody reads, or
+            # that the person's ssh still holds, would not be: closing the transport closes them.
+            cast("Any", process)._transport.close()
+            await process.wait()
         stderr = errors.result().decode(errors="replace")
         return self._answer(bytes(output), stderr, status, nonce)
 
