@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import json
 import random
@@ -9,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,9 +21,9 @@ from support.simulation.pilot import Pilot
 from support.simulation.queue import Element, Queue, RunningWorker
 from support.simulation.scenario import Event, Scenario, draw_scenario
 from support.simulation.worker import RunTruth, Worker, manifest_of
-from support.simulation.world import World
+from support.simulation.world import NIGHT, World
 
-from nightshard.clusters import session
+from nightshard.clusters import following, patience, session
 from nightshard.clusters.poller import ClusterPoller
 
 HORIZON_S = 40 * 3600.0
@@ -78,10 +80,13 @@ def simulate(seed: int) -> Result:
     scenario = draw_scenario(seed)
     before = random.getstate()
     random.seed(seed)  # the poller's jitter
+    # What is left in a cycle would end, and say so to the loop, at a time of its own.
+    gc.disable()
     try:
         with tempfile.TemporaryDirectory() as folder:
             return run_virtually(_simulate(scenario, Path(folder)))
     finally:
+        gc.enable()
         random.setstate(before)
 
 
@@ -94,7 +99,19 @@ def _on_virtual_time() -> Iterator[None]:
         made._watches = _Ordered()  # type: ignore[assignment]
         return made
 
-    with mock.patch.object(session, "ClusterPoller", poller):
+    def now() -> str:
+        return (NIGHT + timedelta(seconds=loop.time())).isoformat(timespec="seconds")
+
+    with (
+        mock.patch.object(session, "ClusterPoller", poller),
+        mock.patch.object(following, "_now", now),
+        # Other tests of faults are in a hurry; here waiting costs nothing.
+        mock.patch.dict(
+            patience.patiently.__kwdefaults__,
+            first_wait_s=patience.FIRST_WAIT_S,
+            longest_wait_s=patience.LONGEST_WAIT_S,
+        ),
+    ):
         yield
 
 
