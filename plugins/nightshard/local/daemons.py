@@ -53,6 +53,9 @@ def session_environment(layout: Layout, settings: SlurmSettings, clients: Path) 
         "PATH": path,
         "SLURM_CONF": str(settings.base / "etc/slurm.conf"),
         MARKER: str(layout.root),
+        # Below level 2 a bash that sshd starts reads ~/.bashrc, also for a single command; what a
+        # person has there is slow at best (bash(1), "Invocation").
+        "SHLVL": "1",
     }
 
 
