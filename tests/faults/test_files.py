@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.faults.audit import attempts_of, audit, ends
-from support.faults.disks import SmallDisk, small_disk
+from support.faults.disks import Disk, small_disk
 from support.faults.plugin import Reliability
 from support.faults.run import FaultRun, Lab
 from support.faults.site import frozen, until
@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
-def disk(lab: Lab) -> Iterator[SmallDisk]:
-    with small_disk(lab.site.info.shared / "small") as made:
+def disk(lab: Lab) -> Iterator[Disk]:
+    with small_disk(lab.site) as made:
         yield made
 
 
@@ -35,8 +35,8 @@ async def _refusal(lab: Lab, run: FaultRun) -> str:
 
 
 @pytest.mark.fault("Files and disks", "the cluster's disk is full before a run begins")
-async def test_disk_full_before(lab: Lab, disk: SmallDisk, reliability: Reliability) -> None:
-    run = await lab.stage(rows=1, workdir=str(disk.folder))
+async def test_disk_full_before(lab: Lab, disk: Disk, reliability: Reliability) -> None:
+    run = await lab.stage(rows=1, **disk.changes)
     disk.fill()
     said = await _refusal(lab, run)
     disk.free()
@@ -49,8 +49,8 @@ async def test_disk_full_before(lab: Lab, disk: SmallDisk, reliability: Reliabil
 
 
 @pytest.mark.fault("Files and disks", "the cluster's disk has no inodes left before a run begins")
-async def test_no_inodes_before(lab: Lab, disk: SmallDisk, reliability: Reliability) -> None:
-    run = await lab.stage(rows=1, workdir=str(disk.folder))
+async def test_no_inodes_before(lab: Lab, disk: Disk, reliability: Reliability) -> None:
+    run = await lab.stage(rows=1, **disk.changes)
     disk.use_up_inodes()
     said = await _refusal(lab, run)
     disk.free()
@@ -63,8 +63,8 @@ async def test_no_inodes_before(lab: Lab, disk: SmallDisk, reliability: Reliabil
 
 
 @pytest.mark.fault("Files and disks", "the cluster's disk fills up while a shard works")
-async def test_disk_full_at_work(lab: Lab, disk: SmallDisk, reliability: Reliability) -> None:
-    run = await lab.stage(rows=6, workdir=str(disk.folder))
+async def test_disk_full_at_work(lab: Lab, disk: Disk, reliability: Reliability) -> None:
+    run = await lab.stage(rows=6, **disk.changes)
     following = run.begin()
     await run.answered(0, 2)
     disk.fill()
@@ -81,8 +81,8 @@ async def test_disk_full_at_work(lab: Lab, disk: SmallDisk, reliability: Reliabi
 
 
 @pytest.mark.fault("Files and disks", "the cluster's inodes run out while a shard works")
-async def test_no_inodes_at_work(lab: Lab, disk: SmallDisk, reliability: Reliability) -> None:
-    run = await lab.stage(rows=6, workdir=str(disk.folder))
+async def test_no_inodes_at_work(lab: Lab, disk: Disk, reliability: Reliability) -> None:
+    run = await lab.stage(rows=6, **disk.changes)
     following = run.begin()
     await run.answered(0, 2)
     disk.use_up_inodes()

@@ -140,7 +140,8 @@ class FaultRun:
         def there() -> bool:
             progress = self.progress(rank)
             working = progress.get("attempt") == attempt and progress["phase"] == "generating"
-            return working and len(self.parts(rank)) >= count
+            known = min(int(progress.get("done", 0)), len(self.parts(rank)))
+            return working and known >= count
 
         await until(there, f"shard {rank} had {count} answers in attempt {attempt}")
 
