@@ -11,6 +11,7 @@ from support.slurm_watch import SlurmWatch, watched_slurm
 from support.stack import Stack, eventually
 
 from nightshard.core.story import read_progress
+from nightshard.local.airflow_parts import members
 
 pytestmark = pytest.mark.faults
 
@@ -131,8 +132,10 @@ def test_a_restart_of_the_triggerer_cancels_nothing_and_reattaches(
 
 
 def test_a_restart_of_all_by_a_person_cancels_nothing(stack: Stack, watch: SlurmWatch) -> None:
-    run = Begun(stack, 203 + 60)
+    run = Begun(stack, 263)
+    running = parts_of(stack)
     stack.local_airflow().down()
+    assert not members([running.pid, *running.parts.values()])
     stack.local_airflow().up(print)
     finished = stack.wait(run.run_id)
     assert finished.state == "success"

@@ -46,6 +46,7 @@ RETURN_TIMEOUT_S = 90
 """How long a running supervisor may take to bring its parts back before all is started anew."""
 SUPERVISOR_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 15
+PORT_TIMEOUT_S = 10
 POLL_S = 0.25
 HEALTH_TIMEOUT_S = 15
 """An engine that loads may keep every core; who is slow to answer must not be taken for dead."""
@@ -218,9 +219,7 @@ class LocalAirflow:
         file = self.home / "ports.json"
         if file.exists():
             ports = Ports(**json.loads(file.read_text()))
-            if AirflowInfo.read(self.home) is not None or all(
-                port_is_free(port) for port in (ports.api, ports.worker_logs, ports.trigger_logs)
-            ):
+            if AirflowInfo.read(self.home) is not None or _become_free(ports):
                 return ports
         api, worker_logs, trigger_logs = free_ports(3)
         chosen = {"api": api, "worker_logs": worker_logs, "trigger_logs": trigger_logs}
@@ -235,6 +234,17 @@ class LocalAirflow:
         password = secrets.token_urlsafe(12)
         write_private(file, {USERNAME: password})
         return password
+
+
+def _become_free(ports: Ports) -> bool:
+    """Say whether nobody listens at ports; a process that was killed may hold one a moment."""
+    deadline = time.monotonic() + PORT_TIMEOUT_S
+    wanted = [ports.api, ports.worker_logs, ports.trigger_logs]
+    while not (free := all(port_is_free(port) for port in wanted)):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL_S)
+    return free
 
 
 def _hopeless(info: AirflowInfo) -> str | None:
