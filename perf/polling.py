@@ -71,7 +71,8 @@ class Scene:
         received: bytes per interval.
         cpu: CPU seconds of the event loop's process per interval.
         share: the same as a share of one core at the default floor.
-        remote_cpu: CPU seconds of the remote shell with its children per interval.
+        remote_cpu: CPU seconds of the remote commands with their children per interval, without
+            sshd and login shells.
         lag: most CPU seconds of the event loop between two ticks of a clock in it.
     """
 
@@ -208,8 +209,9 @@ async def measure_sensors(info: ClusterInfo, shards: list[WatchedShard], interva
             await asyncio.sleep(delay)
             for _ in range(intervals):
                 began = time.monotonic()
-                command = f"squeue -h -j {shard.job.element(shard.rank)} -o %T; times >&2"
-                answer = await login.run(command, check=True)
+                ask = f"squeue -h -j {shard.job.element(shard.rank)} -o %T"
+                # A shell of its own, so that the login shell's start-up files are not counted.
+                answer = await login.run(f"bash -c '{ask}; times >&2'", check=True)
                 remote.append(cpu_seconds(str(answer.stderr)))
                 received.append(len(str(answer.stdout)))
                 await asyncio.sleep(max(0.0, FLOOR_S - time.monotonic() + began))
