@@ -1,6 +1,8 @@
 """Submitting an array exactly once in effect, and cancelling it."""
 
 import asyncio
+import functools
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,9 +20,12 @@ from nightshard.clusters.commands import (
 )
 from nightshard.clusters.documents import Intent
 from nightshard.clusters.errors import QueueFullError, SubmissionRejectedError, TransportError
+from nightshard.clusters.patience import patiently
 from nightshard.clusters.slurm import Row, ShardState, parse_sacct, parse_squeue
 from nightshard.clusters.submission import Submission
 from nightshard.clusters.transport import COMMAND_NOT_FOUND, Transport, run_checked
+
+log = logging.getLogger(__name__)
 
 SETTLE_S = 15.0
 """How long a submission whose reply was lost may take to show up in a listing."""
@@ -179,7 +184,11 @@ class _Submitting:
             else:
                 accepted = parse_parsable(reply.stdout)
                 if accepted is not None:
-                    await self._note(intent, job_id=accepted.job_id, cluster=accepted.cluster)
+                    # Only this process knows the id until it is written down, and where nobody
+                    # keeps accounts Slurm may forget the job while the cluster is out of reach.
+                    outcome = {"job_id": accepted.job_id, "cluster": accepted.cluster}
+                    note = functools.partial(self._note, intent, **outcome)
+                    await patiently(note, log.warning)
                     return _job(self.submission, accepted, adopted=False)
                 refusal = rejection(reply.stderr)
                 if reply.exit_status == COMMAND_NOT_FOUND:
