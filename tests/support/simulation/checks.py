@@ -19,6 +19,7 @@ from nightshard.clusters.patience import patiently
 from nightshard.clusters.slurm import state_of
 
 BY_HAND = "a person"
+FOREIGN = "ns-other-run-a1"
 SETTLED_S = 120.0
 KILLED = 128
 
@@ -79,10 +80,16 @@ def _no_doubles(world: World, queue: Queue) -> None:
             alive = [i for i, elements in arrays.items() if any(e.live for e in elements)]
             if len(alive) > 1:
                 world.violation(f"{name} is alive twice: {alive}")
+    by_id = {one.array_id: one for one in queue.submissions}
+    for one in queue.submissions:
+        # A process that died may have had a submission under way that nobody can know of.
+        doubled = {i for i in one.known if by_id[i].name == one.name and by_id[i].who == one.who}
+        if doubled and one.name != FOREIGN:
+            world.violation(f"{one.who} submitted {one.name} as {doubled} and {one.array_id}")
 
 
 def _nobody_else_cancelled(world: World, queue: Queue, pilot: Pilot) -> None:
-    names = Counter(name for _, name, _ in queue.submissions)
+    names = Counter(one.name for one in queue.submissions)
     for one in queue.elements:
         if not one.cancelled_by or one.cancelled_by == BY_HAND:
             continue

@@ -101,7 +101,7 @@ class LoginNode:
         return self._accept(options, path, kind)
 
     def _accept(self, options: dict[str, str], path: str, kind: str) -> CommandResult:
-        accepted = self.queue.submit(options["job-name"], options, path)
+        accepted = self.queue.submit(options["job-name"], options, path, self.host)
         if isinstance(accepted, str):
             return _sbatch_failed(accepted)
         if kind == "timed_out":

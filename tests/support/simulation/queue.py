@@ -63,6 +63,21 @@ class Element:
         return self.word not in ENDED
 
 
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """An array that was accepted.
+
+    Attributes:
+        who: the process that submitted it.
+        known: arrays of the same name that squeue listed at that time.
+    """
+
+    name: str
+    array_id: int
+    who: str
+    known: set[int]
+
+
 @dataclass(slots=True)
 class Node:
     """One node."""
@@ -86,7 +101,7 @@ class Queue:
         self._start_worker = start_worker
         self._next = world.scenario.site.first_id
         self.accounts_down: tuple[tuple[float, float], ...] = ()
-        self.submissions: list[tuple[float, str, int]] = []
+        self.submissions: list[Submitted] = []
 
     # What the programs ask.
 
@@ -97,7 +112,7 @@ class Queue:
         return not any(a <= now < b for a, b in self.world.scenario.faults.controller_down)
 
     def submit(
-        self, name: str, options: dict[str, str], script: str, *, ours: bool = True
+        self, name: str, options: dict[str, str], script: str, who: str, *, ours: bool = True
     ) -> int | str:
         """Accept an array, or return the words of the refusal."""
         indices = expand_indices(options["array"])
@@ -108,6 +123,9 @@ class Queue:
             return "QOSMaxSubmitJobPerUserLimit"
         if max(indices) >= self.world.scenario.site.max_array_size:
             return "Invalid job array specification"
+        known = {
+            one.array_id for one in self.listed() if one.name == name and one.index is not None
+        }
         array_id = self._new_id()
         excluded = set(filter(None, options.get("exclude", "").split(",")))
         if excluded >= set(self.nodes):
@@ -119,7 +137,7 @@ class Queue:
                     array_id, index, name, options, script, self.world.now, ours, raw_id=array_id
                 )
             )
-        self.submissions.append((self.world.now, name, array_id))
+        self.submissions.append(Submitted(name, array_id, who, known))
         self.world.tell(f"slurm accepts {name} as {array_id}, {len(indices)} elements")
         self.world.loop.call_later(self.world.rng.choice([0.5, 2, 40]), self.schedule)
         return array_id

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from support.simulation.checks import BY_HAND, check_end
+from support.simulation.checks import BY_HAND, FOREIGN, check_end
 from support.simulation.loop import run_virtually
 from support.simulation.pilot import Pilot
 from support.simulation.queue import Element, Queue, RunningWorker
@@ -27,7 +27,6 @@ from nightshard.clusters import following, patience, session
 from nightshard.clusters.poller import ClusterPoller
 
 HORIZON_S = 40 * 3600.0
-FOREIGN = "ns-other-run-a1"
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def _prepare(world: World, queue: Queue, pilot: Pilot) -> None:
 
 def _submit_foreign(queue: Queue, count: int) -> None:
     options = {"array": f"0-{count - 1}", "time": "60", "requeue": "no"}
-    queue.submit(FOREIGN, options, "", ours=False)
+    queue.submit(FOREIGN, options, "", "somebody", ours=False)
 
 
 def _happen(world: World, queue: Queue, pilot: Pilot, event: Event) -> None:
