@@ -55,6 +55,7 @@ from nightshard.local.info import ClusterInfo
 RUNS, SHARDS = 50, 128
 ELEMENTS = 10_000
 FLOOR_S = PollBounds().floor_s
+QUICK_FLOOR_S = 3.0
 TICK_S = 0.05
 CONNECTION = "perf_login_node"
 
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer intervals, fewer sensors")
     arguments = parser.parse_args()
     intervals, sensors = (1, 16) if arguments.quick else (6, 128)
+    floor_s = QUICK_FLOOR_S if arguments.quick else FLOOR_S
     parse = parse_seconds(repeats=5 if arguments.quick else 15)
     with (
         tempfile.TemporaryDirectory(prefix="nightshard-perf-") as name,
@@ -101,13 +103,13 @@ def main() -> None:
         folder = Path(name)
         runs = make_runs(info.shared / "nightshard", RUNS, SHARDS)
         held = [one for shards in submit_held(info, runs) for one in shards]
-        queued = asyncio.run(measure(Line(info), held, intervals))
-        alone = asyncio.run(measure_sensors(info, held[:sensors], intervals))
+        queued = asyncio.run(measure(Line(info), held, intervals, floor_s))
+        alone = asyncio.run(measure_sensors(info, held[:sensors], intervals, floor_s))
         cancel_held(info, held)
         shards = [one for run in runs for one in run]
         programs = stand_in(folder / "bin", shards)
-        with workers(folder, shards, FLOOR_S):
-            busy = asyncio.run(measure(Line(info, programs), shards, intervals))
+        with workers(folder, shards, floor_s):
+            busy = asyncio.run(measure(Line(info, programs), shards, intervals, floor_s))
         report(queued, busy, alone, parse)  # before 13,000 files are cleared away
 
 
@@ -133,9 +135,9 @@ def parse_seconds(repeats: int) -> list[float]:
     return seconds
 
 
-async def measure(line: Line, shards: list[WatchedShard], intervals: int) -> Scene:
+async def measure(line: Line, shards: list[WatchedShard], intervals: int, floor_s: float) -> Scene:
     """Watch all shards with one poller; the first poll, which looks at everything, is left out."""
-    poller = ClusterPoller(line.transport, PollBounds(ceiling_s=FLOOR_S))
+    poller = ClusterPoller(line.transport, PollBounds(floor_s=floor_s, ceiling_s=floor_s))
 
     async def watch(shard: WatchedShard) -> None:
         async for _ in poller.watch(shard):
@@ -158,7 +160,7 @@ async def measure(line: Line, shards: list[WatchedShard], intervals: int) -> Sce
             commands=(line.commands - commands) / polls,
             received=(line.received - received) / polls,
             cpu=usage.cpu() / polls,
-            share=usage.cpu() / usage.wall(),
+            share=usage.cpu() / polls / FLOOR_S,
             remote_cpu=statistics.median(line.remote_cpu[1:]),
             lag=max(lags),
         )
@@ -188,7 +190,9 @@ async def _cancelled(tasks: list["asyncio.Task[None]"]) -> None:
     await asyncio.sleep(0.2)
 
 
-async def measure_sensors(info: ClusterInfo, shards: list[WatchedShard], intervals: int) -> Scene:
+async def measure_sensors(
+    info: ClusterInfo, shards: list[WatchedShard], intervals: int, floor_s: float
+) -> Scene:
     """Watch shards as a sensor for each would: a connection and a ``squeue`` for each."""
     connection = json.dumps(info.airflow_connection())
     os.environ[f"AIRFLOW_CONN_{CONNECTION.upper()}"] = connection
@@ -215,10 +219,10 @@ async def measure_sensors(info: ClusterInfo, shards: list[WatchedShard], interva
                 remote.append(cpu_seconds(str(answer.stderr)))
                 received.append(len(str(answer.stdout)))
                 if left:
-                    await asyncio.sleep(max(0.0, FLOOR_S - time.monotonic() + began))
+                    await asyncio.sleep(max(0.0, floor_s - time.monotonic() + began))
 
     tasks = [
-        asyncio.create_task(sensor(shard, FLOOR_S * number / len(shards)))
+        asyncio.create_task(sensor(shard, floor_s * number / len(shards)))
         for number, shard in enumerate(shards)
     ]
     await all_in.wait()
