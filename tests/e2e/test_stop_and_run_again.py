@@ -112,16 +112,8 @@ def test_a_shard_that_is_preempted_goes_on_by_itself_and_spends_no_try(stack: St
     run_id = stack.trigger({**SLOW_RUN, "seed": 3})
     eventually(lambda: working(stack, run_id), "both shards at work")
     run_key = stack.api().result(run_id, "plan")["run_key"]
-    nodes = {
-        name: node
-        for name, node in (
-            line.split()[::2]
-            for line in stack.command(
-                "squeue", "--array", "--noheader", "--format=%i %T %N"
-            ).splitlines()
-            if len(line.split()) == 3
-        )
-    }
+    listed = stack.command("squeue", "--array", "--noheader", "--format=%i %N").splitlines()
+    nodes = dict(line.split() for line in listed if " node" in line)
     victim = stack.api().result(run_id, "submit_shards")[0]["job_id"]
     urgent = ("--partition=hi", "--exclusive", f"--nodelist={nodes[victim]}", "--time=5")
     stack.command("sbatch", *urgent, "--output=/dev/null", "--wrap=sleep 1")
@@ -132,7 +124,7 @@ def test_a_shard_that_is_preempted_goes_on_by_itself_and_spends_no_try(stack: St
     log = finished.log(next(one for one in tasks if one["map_index"] == 0))
     assert "preempted by Slurm" in log
     assert "Submitted attempt 2" in log
-    assert finished.summary()["submitted"] == 3
+    assert finished.summary()["submitted"] >= 3  # the other shard may have been on that node
     assert finished.summary()["scores"][0]["n"] == 24
     shown = stack.cli("results", "--run", run_key, "--trace").stdout
     assert "preempted" in shown
