@@ -45,7 +45,7 @@ def test_it_says_what_is_wrong_and_submits_nothing(
     failed = [task for task in finished.tasks if task["state"] == "failed"]
     assert len(failed) == 1
     assert sentence in finished.log(failed[0])
-    assert set(stack.squeue()) <= set(jobs)  # ended ones may be forgotten meanwhile
+    assert _job_ids(stack) <= jobs  # ended ones may be forgotten meanwhile
     assert _remote_runs(stack) == runs
 
 
