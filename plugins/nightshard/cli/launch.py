@@ -146,15 +146,15 @@ def watch(api: Any, run_id: str, console: Console) -> dict[str, Any] | None:
         What the task ``record`` returned, None where the run ended without scores.
     """
     from nightshard.cli.results import score_table
-    from nightshard.cli.watch import failure_sentences, follow
+    from nightshard.cli.watch import failure_sentences, follow, heard
 
     if follow(api, run_id, console) == "failed":
         console.print("[red bold]The run failed.[/]")
-        for sentence in failure_sentences(api, run_id):
+        for sentence in heard(lambda: failure_sentences(api, run_id)):
             console.print(f"  {sentence}", highlight=False, markup=False)
         console.print(f"  Its logs: {api.page(run_id)}", highlight=False, soft_wrap=True)
         return None
-    summary: dict[str, Any] | None = api.result(run_id, "record")
+    summary: dict[str, Any] | None = heard(lambda: api.result(run_id, "record"))
     if summary is None:
         # A person has marked the run or its tasks as successful.
         console.print("[red bold]The run ended without scores.[/]")

@@ -1,9 +1,9 @@
 """Following a run in the terminal: a bar a shard, then the scores."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +18,8 @@ from rich.progress import (
 
 from nightshard.cli.api import MAP_INDEX_UNMAPPED, SHARD_TASK, AirflowApi, SilentAirflowError
 from nightshard.core.story import ShardProgress, read_progress
+
+T = TypeVar("T")
 
 POLL_S = 1.0
 
@@ -51,18 +53,26 @@ def follow(api: AirflowApi, run_id: str, console: Console, silence_s: float = SI
         disable=not console.is_terminal,
     ) as progress:
         view = _View(progress, console)
-        heard = time.monotonic()
-        while True:
-            try:
-                state = view.look(api, run_id)
-                heard = time.monotonic()
-            except SilentAirflowError:
-                # The run goes on without its API server; a restart of that takes half a minute.
-                if time.monotonic() - heard > silence_s:
-                    raise
-                state = "silent"
-            if state in ENDED:
-                return state
+        while (state := heard(lambda: view.look(api, run_id), silence_s)) not in ENDED:
+            time.sleep(POLL_S)
+        return state
+
+
+def heard(ask: Callable[[], T], silence_s: float = SILENCE_S) -> T:
+    """Ask Airflow until it answers.
+
+    A run goes on without its API server, of which a restart takes half a minute.
+
+    Raises:
+        UserError: it did not answer for ``silence_s`` seconds, or refuses to.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return ask()
+        except SilentAirflowError:
+            if time.monotonic() - began > silence_s:
+                raise
             time.sleep(POLL_S)
 
 
