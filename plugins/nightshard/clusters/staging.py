@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from nightshard.clusters.errors import TransportError
 from nightshard.clusters.layout import RANK_DIGITS, RunLayout
 from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.remote_disk import full_disk
 from nightshard.clusters.remote_python import run_worker_python
 from nightshard.clusters.transport import Transport, all_of, run_checked
 from nightshard.core.errors import UserError
@@ -59,6 +60,9 @@ async def preflight(
         case 0:
             _check_room(result.stdout, where, bytes_needed, INODES_PER_SHARD * num_shards)
         case 10:
+            full = await full_disk(transport, layout.workdir, 1)
+            if full is not None:
+                raise full
             raise UserError(f"The work folder {where} cannot be written: {answer}.")
         case 11:
             raise UserError(
