@@ -30,7 +30,7 @@ async def finished(connection: asyncssh.SSHClientConnection, job: str) -> list[s
 
 async def array_of_gpus(info: ClusterInfo, folder: Path) -> tuple[str, list[str], list[str]]:
     """Submit four elements with a GPU each; their job id, states, and what each wrote."""
-    folder.mkdir()  # noqa: ASYNC240 - a local folder
+    folder.mkdir()
     body = 'echo "$SLURMD_NODENAME $CUDA_VISIBLE_DEVICES"; sleep 1.5'
     async with connect(info) as connection:
         job = await run(
