@@ -327,7 +327,9 @@ class ShardFollower:
                 return Decision(last.again, bad_nodes(attempts), last.decision)
             asked = last.by_try < self._try_number
         else:
-            asked = self._try_number > 1 and not seen_alive
+            # A try asks once, for what it found: its own attempts are judged by their causes.
+            found = all(one.by_try < self._try_number for one in attempts[:-1])
+            asked = self._try_number > 1 and not seen_alive and found
         limits = RetryLimits(**self._cluster.profile.retry.model_dump())
         decision = decide(attempts, limits, asked_by_try=self._try_number)
         unwell = last.state != ShardState.ENDED_WELL or last.damaged

@@ -177,6 +177,11 @@ def judge(shard: WatchedShard, seen: Evidence, grace: Grace) -> ShardStatus:
     if row is not None and not row.state.ended:
         return _alive(known, row, shard.max_job_minutes)
     manifest, fault = _manifest(shard, seen.manifest)
+    if manifest is not None and row is None and manifest.attempt < shard.job.attempt:
+        # It was there before this job, so it says nothing of the job's end.
+        missing = _missing(known, seen, grace, fault)
+        if not missing.final:
+            return missing
     if manifest is not None:
         return replace(
             known,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -10,6 +11,7 @@ from nightshard.clusters.attempts import AttemptRecord
 from nightshard.clusters.documents import Manifest, Progress
 from nightshard.clusters.slurm import Row, ShardState, state_of
 from nightshard.clusters.status import Evidence, Grace, judge
+from nightshard.clusters.submit import ArrayJob
 from nightshard.core.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.unit
@@ -122,6 +124,15 @@ def test_a_torn_manifest_is_waited_for(lab) -> None:
     seen = Evidence(queue=row("COMPLETED"), manifest=lab.manifest_text()[:-20], ended_s=1)
 
     assert not judge(lab.watched(), seen, GRACE).final
+
+
+def test_an_earlier_attempts_manifest_does_not_end_a_job_that_slurm_does_not_list_yet(lab) -> None:
+    second = lab.watched(job=ArrayJob("60", None, "ns-run-1-a2-r0", 2))
+    fresh = Evidence(manifest=lab.manifest_text(attempt=1), missing_s=3)
+
+    assert not judge(second, fresh, GRACE).final
+    assert judge(second, replace(fresh, missing_s=61), GRACE).succeeded
+    assert judge(second, replace(fresh, queue=row("COMPLETED")), GRACE).succeeded
 
 
 def test_progress_of_an_earlier_attempt_is_not_this_ones(lab) -> None:
