@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from support.simulation.pilot import Pilot, ShardTask
-from support.simulation.queue import Element, Queue
+from support.simulation.queue import Element, Queue, parse_directives
 from support.simulation.worker import BAD_CONFIG, CRASHED, request_id
 from support.simulation.world import World
 
@@ -34,6 +34,7 @@ async def check_end(world: World, queue: Queue, pilot: Pilot, folder: Path) -> N
         records = _records(world, pilot, task)
         _records_are_true(world, queue, task, records)
         _attempts_are_few(world, task, records)
+        _failed_nodes_are_left_out(world, queue, task, records)
         _end_is_just(world, queue, task, records)
         if task.state == "success":
             _rows_are_whole(world, pilot, task)
@@ -142,6 +143,27 @@ def _records_are_true(
             world.violation(f"{where} says {record.state}, truth is {sorted(true)}")
 
 
+def _forbids(record: AttemptRecord) -> bool:
+    if record.state in {"cancelled", "out_of_memory"}:
+        return record.by_try == 1
+    return record.state == "failed" and record.exit_code == BAD_CONFIG and record.by_try == 1
+
+
+def _failed_nodes_are_left_out(
+    world: World, queue: Queue, task: ShardTask, records: list[AttemptRecord]
+) -> None:
+    failed: set[str | None] = set()
+    for record in records:
+        script = next((one.script for one in queue.elements if one.name == record.job_name), None)
+        options = parse_directives((world.disk.truth(script or "") or b"").decode())
+        if record.attempt > 1 and record.job_id and failed and len(queue.nodes) > len(failed):
+            excluded = set(options.get("exclude", "").split(","))
+            if record.node in failed and not excluded >= failed:
+                world.violation(f"shard {task.rank} ran again on a node that failed: {record}")
+        if record.state == "node_failure":
+            failed.add(record.node)
+
+
 def _accepted(true: set[str], record: AttemptRecord, *, forgetful: bool) -> set[str]:
     accepted = true | {"ended_well"} | ({"unknown"} if forgetful else set())
     if "ended_well" in true and record.exit_code == 0:
@@ -158,6 +180,8 @@ def _attempts_are_few(world: World, task: ShardTask, records: list[AttemptRecord
         asked = after.by_try > before.by_try
         if not before.again and not asked:
             world.violation(f"shard {task.rank}: attempt {after.attempt} though none was to follow")
+        if after.by_try == before.by_try and before.again and _forbids(before):
+            world.violation(f"shard {task.rank}: another attempt after {before}")
     for by_try in {record.by_try for record in records}:
         count = sum(record.by_try == by_try for record in records)
         if count > world.scenario.max_attempts + 1:

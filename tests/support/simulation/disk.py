@@ -32,6 +32,10 @@ class Disk:
         versions.append(_Version(data, author, seen_at))
         del versions[:-4]
 
+    def damage(self, path: str, data: bytes) -> None:
+        """Change a file on the server itself: every host sees it."""
+        self._files[path] = [_Version(data, "", self._clock())]
+
     def create(self, path: str, data: bytes, author: str) -> bool:
         """Write a file only where none exists; the server decides, whatever a host sees."""
         if path in self._files:

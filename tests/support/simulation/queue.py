@@ -1,6 +1,7 @@
 """Slurm in memory, as it was measured: ids, states, purging, accounts."""
 
 import asyncio
+import random
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ class Element:
     cancelled_by: str = ""
     ending: bool = False
     purged: bool = False
+    listed_at: float = 0.0
     worker: RunningWorker | None = None
     accounts: list[tuple[float, str]] = field(default_factory=list)
 
@@ -99,6 +101,7 @@ class Queue:
         self.elements: list[Element] = []
         self.nodes = {name: Node(slots) for name, slots in world.scenario.site.slots.items()}
         self._start_worker = start_worker
+        self._late = random.Random(f"listing {world.scenario.seed}")
         self._next = world.scenario.site.first_id
         self.accounts_down: tuple[tuple[float, float], ...] = ()
         self.submissions: list[Submitted] = []
@@ -123,9 +126,7 @@ class Queue:
             return "QOSMaxSubmitJobPerUserLimit"
         if max(indices) >= self.world.scenario.site.max_array_size:
             return "Invalid job array specification"
-        known = {
-            one.array_id for one in self.listed() if one.name == name and one.index is not None
-        }
+        known = self._remembered(name)
         array_id = self._new_id()
         excluded = set(filter(None, options.get("exclude", "").split(",")))
         if excluded >= set(self.nodes):
@@ -137,6 +138,10 @@ class Queue:
                     array_id, index, name, options, script, self.world.now, ours, raw_id=array_id
                 )
             )
+        # A busy controller, or a site's cache before it, shows a new array late.
+        late_s = self._late.uniform(0, self.world.scenario.faults.late_s)
+        for one in self.elements[-len(indices) :]:
+            one.listed_at = self.world.now + late_s
         self.submissions.append(Submitted(name, array_id, who, known))
         self.world.tell(f"slurm accepts {name} as {array_id}, {len(indices)} elements")
         self.world.loop.call_later(self.world.rng.choice([0.5, 2, 40]), self.schedule)
@@ -146,9 +151,15 @@ class Queue:
         """Refuse an array the way that eats an id and leaves a record."""
         self._leave_rejected(self._new_id(), name, options, script)
 
+    @property
+    def free_ids(self) -> int:
+        """How many more jobs can have an id."""
+        return self.world.scenario.site.last_id - len(self._taken_ids())
+
     def listed(self) -> list[Element]:
         """Return what squeue shows."""
-        return [one for one in self.elements if not one.purged]
+        now = self.world.now
+        return [one for one in self.elements if not one.purged and one.listed_at <= now]
 
     def cancel(self, chosen: Iterable[Element], who: str) -> None:
         """Cancel elements; what has ended is left alone."""
@@ -227,7 +238,9 @@ class Queue:
     # Steps of a life.
 
     def _new_id(self) -> int:
-        taken = {i for one in self.listed() for i in (one.array_id, one.raw_id)}
+        taken = self._taken_ids()
+        if self.free_ids <= 0:
+            return max(taken) + 1
         while True:
             job_id = self._next
             self._next += 1
@@ -236,6 +249,14 @@ class Queue:
                 self.world.inject("job ids recycled")
             if job_id not in taken:
                 return job_id
+
+    def _taken_ids(self) -> set[int]:
+        remembered = (one for one in self.elements if not one.purged)
+        return {i for one in remembered for i in (one.array_id, one.raw_id)}
+
+    def _remembered(self, name: str) -> set[int]:
+        real = (one for one in self.elements if one.index is not None and not one.purged)
+        return {one.array_id for one in real if one.name == name}
 
     def _leave_rejected(
         self, array_id: int, name: str, options: dict[str, str], script: str

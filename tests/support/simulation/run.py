@@ -26,6 +26,8 @@ from support.simulation.world import NIGHT, World
 from nightshard.clusters import following, patience, session
 from nightshard.clusters.poller import ClusterPoller
 
+MANY_IDS = 100
+SPARE_IDS = 12
 HORIZON_S = 40 * 3600.0
 
 
@@ -177,6 +179,11 @@ def _prepare(world: World, queue: Queue, pilot: Pilot) -> None:
     for _ in range(rng.choice([0, 1, 3])):
         at = rng.uniform(0, scenario.calm_at)
         world.loop.call_at(at, _submit_foreign, queue, rng.randint(1, 3))
+    if scenario.site.last_id < MANY_IDS:
+        crowd = random.Random(f"crowd {scenario.seed}")
+        for _ in range(12):
+            at = crowd.uniform(0, scenario.calm_at)
+            world.loop.call_at(at, _submit_foreign, queue, crowd.randint(1, 3))
     if rng.random() < 0.2:
         rank, size = rng.randrange(scenario.world_size), scenario.world_size
         world.inject("stale manifest of another fingerprint", f"shard {rank}")
@@ -191,6 +198,8 @@ def _prepare(world: World, queue: Queue, pilot: Pilot) -> None:
 
 
 def _submit_foreign(queue: Queue, count: int) -> None:
+    if queue.free_ids < SPARE_IDS:
+        return
     options = {"array": f"0-{count - 1}", "time": "60", "requeue": "no"}
     queue.submit(FOREIGN, options, "", "somebody", ours=False)
 

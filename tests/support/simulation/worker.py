@@ -241,8 +241,9 @@ class Worker:
         digest = hashlib.sha256(output).hexdigest()
         if self.fate == "damage":
             self.world.inject("wrong checksum", f"shard {self.rank}")
-            output = output[:-2]
-        self.world.disk.write(str(layout.output_file(self.rank, size)), output, NODES)
+            self.world.disk.damage(str(layout.output_file(self.rank, size)), output[:-2])
+        else:
+            self.world.disk.write(str(layout.output_file(self.rank, size)), output, NODES)
         await asyncio.sleep(self.world.rng.uniform(0, 2))
         manifest = manifest_of(layout, self.rank, size, len(rows), digest)
         manifest |= {"attempt": self.attempt, "node": self.node}
