@@ -9,6 +9,8 @@ from support.faults.run import Lab
 from support.faults.site import Site
 from support.faulty_proxy import FaultyProxy
 
+from nightshard.clusters import poller
+from nightshard.clusters.patience import patiently
 from nightshard.local.slurm_config import Overrides
 
 REMEMBERS_S = 3600
@@ -61,8 +63,12 @@ def _running(site: Site) -> Iterator[Site]:
 
 @asynccontextmanager
 async def _lab(site: Site, tmp_path: Path) -> AsyncIterator[Lab]:
-    async with FaultyProxy(site.info.ssh_host, site.info.ssh_port) as proxy:
-        yield Lab(site, proxy, tmp_path / "known_hosts")
+    with pytest.MonkeyPatch.context() as patch:
+        # Wait for parts of a second where a user waits for five, or for half a minute.
+        patch.setitem(patiently.__kwdefaults__, "first_wait_s", 0.4)
+        patch.setattr(poller, "ACCOUNTS_FIRST_S", 1.0)
+        async with FaultyProxy(site.info.ssh_host, site.info.ssh_port) as proxy:
+            yield Lab(site, proxy, tmp_path / "known_hosts")
 
 
 @pytest.fixture
@@ -87,11 +93,3 @@ async def forgetful(forgetful_site: Site, tmp_path: Path) -> AsyncIterator[Lab]:
 async def accounted(accounted_site: Site, tmp_path: Path) -> AsyncIterator[Lab]:
     async with _lab(accounted_site, tmp_path) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for parts of a second where a user waits for five."""
-    from nightshard.clusters.patience import patiently
-
-    monkeypatch.setitem(patiently.__kwdefaults__, "first_wait_s", 0.4)

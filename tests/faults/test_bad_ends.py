@@ -1,5 +1,6 @@
 """A job that ends badly is followed by another attempt where its cause allows one."""
 
+import asyncio
 import signal
 
 import pytest
@@ -24,28 +25,44 @@ async def _cleared(run: FaultRun, stopped: ShardOutcome) -> str:
     return f"{ends(stopped)}; after the task is cleared, done in attempt {len(outcome.attempts)}"
 
 
+WITH_PROGRESS = "the time limit comes, and answers were added"
+WITHOUT_PROGRESS = "the time limit comes, and no answer was added"
+
+
 @pytest.mark.fault("Jobs that end badly", "the time limit comes, and answers were added")
-async def test_time_limit_with_progress(lab: Lab, reliability: Reliability) -> None:
+@pytest.mark.fault("Jobs that end badly", "the time limit comes, and no answer was added")
+async def test_time_limit(lab: Lab, reliability: Reliability) -> None:
+    """Both at once, since Slurm looks at the time limits only every half minute."""
+    await asyncio.gather(
+        _time_limit_with_progress(lab, reliability), _time_limit_without_progress(lab, reliability)
+    )
+
+
+async def _time_limit_with_progress(lab: Lab, reliability: Reliability) -> None:
     run = await lab.stage(rows=6)
     following = run.begin()
     await run.answered(0, 2)
     await _time_is_up(lab, run)
     (outcome,) = await following
     reliability.write(
-        happened=ends(outcome), counts=await audit(run), message=await run.hear("time limit")
+        kind=WITH_PROGRESS,
+        happened=ends(outcome),
+        counts=await audit(run),
+        message=await run.hear("time limit"),
     )
 
 
-@pytest.mark.fault("Jobs that end badly", "the time limit comes, and no answer was added")
-async def test_time_limit_without_progress(lab: Lab, reliability: Reliability) -> None:
+async def _time_limit_without_progress(lab: Lab, reliability: Reliability) -> None:
     run = await lab.stage(rows=2, pace=600.0)
     following = run.begin()
-    await run.answered(0, 0)
     await _time_is_up(lab, run)
     (stopped,) = await following
     lab.quicken(run)
     reliability.write(
-        happened=await _cleared(run, stopped), counts=await audit(run), message=stopped.message
+        kind=WITHOUT_PROGRESS,
+        happened=await _cleared(run, stopped),
+        counts=await audit(run),
+        message=stopped.message,
     )
 
 

@@ -138,7 +138,7 @@ async def test_recycled_id(forgetful: Lab, reliability: Reliability) -> None:
     reliability.write(
         happened="the name tells them apart: the stranger's job is neither believed nor cancelled",
         counts=await audit(run),
-        message=run.told[-1],
+        message=run.outcomes[0].message,
     )
 
 

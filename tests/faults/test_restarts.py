@@ -103,7 +103,7 @@ async def test_while_jobs_end(lab: Lab, reliability: Reliability) -> None:
     reliability.write(
         happened="finds them done",
         counts=await audit(run),
-        message=run.told[-1],
+        message=run.outcomes[0].message,
     )
 
 

@@ -117,7 +117,8 @@ async def test_node_set_down_with_requeue(lab: Lab, reliability: Reliability) ->
 async def test_preempted(lab: Lab, reliability: Reliability) -> None:
     run = await lab.stage(rows=6)
     following = run.begin()
-    await run.answered(0, 2)
+    worker = await run.working(0, 2)
+    worker.send(signal.SIGSTOP)  # else it may be done before Slurm looks at its queue again
     nodes = len(lab.site.info.nodes)
     urgent = lab.site.ask(
         *("sbatch", "--parsable", "--partition=hi", f"--nodes={nodes}", "--exclusive"),
@@ -149,7 +150,7 @@ async def test_purged(forgetful: Lab, reliability: Reliability) -> None:
     reliability.write(
         happened="judged by the manifest that it left",
         counts=await audit(run),
-        message=run.told[-1],
+        message=run.outcomes[0].message,
     )
 
 
@@ -190,7 +191,7 @@ async def test_accounting_down(accounted: Lab, reliability: Reliability) -> None
     reliability.write(
         happened="squeue alone serves",
         counts=await audit(run),
-        message=run.told[-1],
+        message=run.outcomes[0].message,
     )
 
 

@@ -72,7 +72,10 @@ def ends(outcome: ShardOutcome) -> str:
     told = []
     for record in outcome.attempts:
         state = "damaged output" if record.damaged else record.state.replace("_", " ")
-        told.append("done" if record.decision == "done" else f"{state}: {record.decision}")
+        if record.decision == "done":
+            told.append("done, damaged since" if record.damaged else "done")
+        else:
+            told.append(f"{state}: {record.decision}")
     return ", then ".join(told)
 
 

@@ -1,7 +1,7 @@
 """Pytest's side of the fault matrix: the mark of a case, its row, and the page at the end."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,29 +15,34 @@ _ROWS = pytest.StashKey[dict[str, Row]]()
 
 
 class Reliability:
-    """Takes the row of one case.
+    """Takes the rows of one test.
 
     Attributes:
-        kind: what the test breaks, as its mark says.
-        row: what was measured; None until :meth:`write`.
+        rows: what was measured, by what the test breaks as its marks say.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.row: Row | None = None
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self._kinds = kinds
+        self.rows: dict[str, Row] = {}
 
-    def write(self, *, happened: str, counts: Counts, message: str) -> None:
+    def write(
+        self, *, happened: str, counts: Counts, message: str, kind: str | None = None
+    ) -> None:
         """Check that nothing was lost or doubled, and keep the row for the page.
 
         Args:
             happened: what became of the run, a phrase.
             counts: what was counted on the cluster.
             message: the sentence that the user read.
+            kind: which of the test's cases, where it has several.
         """
+        if kind is None:
+            (kind,) = self._kinds
+        assert kind in self._kinds
         assert counts == Counts(lost=0, twice=0, orphaned=0, doubled=0), counts
         assert message
-        self.row = Row(
-            self.kind,
+        self.rows[kind] = Row(
+            kind,
             table.example(happened),
             counts.lost,
             counts.twice,
@@ -49,13 +54,12 @@ class Reliability:
 
 @pytest.fixture
 def reliability(request: pytest.FixtureRequest) -> Iterator[Reliability]:
-    """The row of this case in ``docs/reliability.md``; the test has to write it."""
-    mark = request.node.get_closest_marker(table.MARK)
-    assert mark is not None, "say @pytest.mark.fault(group, kind)"
-    recorder = Reliability(mark.args[1])
+    """The rows of this test in ``docs/reliability.md``."""
+    marks = list(request.node.iter_markers(table.MARK))
+    assert marks, "say @pytest.mark.fault(group, kind)"
+    recorder = Reliability([mark.args[1] for mark in marks])
     yield recorder
-    if recorder.row is not None:
-        request.config.stash[_ROWS][recorder.kind] = recorder.row
+    request.config.stash[_ROWS].update(recorder.rows)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
