@@ -6,12 +6,14 @@ import itertools
 import json
 import re
 from collections import Counter, defaultdict
+from datetime import datetime
+from math import inf
 from pathlib import Path
 
 from support.simulation.pilot import Pilot, ShardTask
 from support.simulation.queue import Element, Queue, parse_directives
-from support.simulation.worker import BAD_CONFIG, CRASHED, request_id
-from support.simulation.world import World
+from support.simulation.worker import BAD_CONFIG, CLAIM_HELD, CRASHED, INTERRUPTED, request_id
+from support.simulation.world import NIGHT, World
 
 from nightshard.clusters.attempts import AttemptRecord
 from nightshard.clusters.collecting import collect_run, read_attempts
@@ -22,6 +24,7 @@ BY_HAND = "a person"
 FOREIGN = "ns-other-run-a1"
 SETTLED_S = 120.0
 KILLED = 128
+PASSING = {INTERRUPTED, CLAIM_HELD}
 
 
 async def check_end(world: World, queue: Queue, pilot: Pilot, folder: Path) -> None:
@@ -81,12 +84,14 @@ def _no_doubles(world: World, queue: Queue) -> None:
             alive = [i for i, elements in arrays.items() if any(e.live for e in elements)]
             if len(alive) > 1:
                 world.violation(f"{name} is alive twice: {alive}")
-    by_id = {one.array_id: one for one in queue.submissions}
-    for one in queue.submissions:
+    for number, one in enumerate(queue.submissions):
         # A process that died may have had a submission under way that nobody can know of.
-        doubled = {i for i in one.known if by_id[i].name == one.name and by_id[i].who == one.who}
-        if doubled and one.name != FOREIGN:
-            world.violation(f"{one.who} submitted {one.name} as {doubled} and {one.array_id}")
+        before = queue.submissions[:number]
+        same = {
+            other.array_id for other in before if (other.name, other.who) == (one.name, one.who)
+        }
+        if one.name != FOREIGN and same and (same & one.known or one.told):
+            world.violation(f"{one.who} submitted {one.name} as {same} and as {one.array_id}")
 
 
 def _nobody_else_cancelled(world: World, queue: Queue, pilot: Pilot) -> None:
@@ -139,14 +144,23 @@ def _records_are_true(
             continue
         true = {state_of(one.word, one.reason).value for one in found}
         accepted = _accepted(true, record, forgetful=forgetful)
+        decided_at = (datetime.fromisoformat(record.ended_at) - NIGHT).total_seconds()
+        # Of an array that Slurm took twice and forgot once the files may be the other one's.
+        once = sum(one.name == record.job_name for one in queue.submissions) == 1
+        if (
+            once
+            and record.state != "unknown"
+            and any((o.ended or inf) > decided_at + 1 for o in found)
+        ):
+            world.violation(f"{where} was written while the job was alive: {record}")
         if record.state not in accepted:
             world.violation(f"{where} says {record.state}, truth is {sorted(true)}")
 
 
 def _forbids(record: AttemptRecord) -> bool:
     if record.state in {"cancelled", "out_of_memory"}:
-        return record.by_try == 1
-    return record.state == "failed" and record.exit_code == BAD_CONFIG and record.by_try == 1
+        return True
+    return record.state == "failed" and record.exit_code == BAD_CONFIG
 
 
 def _failed_nodes_are_left_out(
@@ -178,9 +192,11 @@ def _accepted(true: set[str], record: AttemptRecord, *, forgetful: bool) -> set[
 def _attempts_are_few(world: World, task: ShardTask, records: list[AttemptRecord]) -> None:
     for before, after in itertools.pairwise(records):
         asked = after.by_try > before.by_try
+        earlier = records[before.attempt - 2] if before.attempt > 1 else None
+        found = before.by_try > 1 and (earlier is None or earlier.by_try < before.by_try)
         if not before.again and not asked:
             world.violation(f"shard {task.rank}: attempt {after.attempt} though none was to follow")
-        if after.by_try == before.by_try and before.again and _forbids(before):
+        if after.by_try == before.by_try and before.again and not found and _forbids(before):
             world.violation(f"shard {task.rank}: another attempt after {before}")
     for by_try in {record.by_try for record in records}:
         count = sum(record.by_try == by_try for record in records)
@@ -202,17 +218,16 @@ def _end_is_just(world: World, queue: Queue, task: ShardTask, records: list[Atte
         return
     before = records[-2].done if len(records) > 1 else 0
     progressed = last.done > before
+    element = [one for one in queue.elements if (one.id, one.name) == (last.job_id, last.job_name)]
     match last.state, last.exit_code:
         case "cancelled", _:
-            element = [one for one in queue.elements if one.id == last.job_id
-                       and one.name == last.job_name]  # fmt: skip
             just = any(one.cancelled_by == BY_HAND for one in element)
         case "out_of_memory", _:
             just = True
         case "time_limit", _:
             just = not progressed
         case "failed", code if code is None or code == CRASHED or code > KILLED:
-            just = not progressed
+            just = not progressed and all(one.code not in PASSING for one in element)
         case "failed", code:
             just = code == BAD_CONFIG
         case _:

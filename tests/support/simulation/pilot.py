@@ -335,9 +335,15 @@ class Pilot:
             return
         follow.cancel()
         follower = self.follower(task, process, try_number)
+        path = str(self.layout.owner(task.rank))
+        owner = self.world.disk.read(path, process.name)
+        is_later = owner is not None and int(owner) > try_number
         cleaning = process.start(asyncio.wait_for(follower.cancel(), ON_KILL_TIMEOUT_S))
         try:
-            self.world.tell(f"[shard {task.rank} try {try_number}] {await cleaning}")
+            answer = await cleaning
+            self.world.tell(f"[shard {task.rank} try {try_number}] {answer}")
+            if is_later and answer.startswith("Cancelled"):
+                self.world.violation(f"try {try_number} of shard {task.rank}: {answer}")
         except (NightshardError, TimeoutError, asyncio.CancelledError) as error:
             task.undelivered = True
             self.world.tell(f"shard {task.rank} could not be cancelled: {error!r}")

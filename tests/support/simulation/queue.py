@@ -72,12 +72,14 @@ class Submitted:
     Attributes:
         who: the process that submitted it.
         known: arrays of the same name that squeue listed at that time.
+        told: the process had been told of one before.
     """
 
     name: str
     array_id: int
     who: str
     known: set[int]
+    told: bool
 
 
 @dataclass(slots=True)
@@ -127,6 +129,7 @@ class Queue:
         if max(indices) >= self.world.scenario.site.max_array_size:
             return "Invalid job array specification"
         known = self._remembered(name)
+        told = (who, script) in self.world.acknowledged
         array_id = self._new_id()
         excluded = set(filter(None, options.get("exclude", "").split(",")))
         if excluded >= set(self.nodes):
@@ -142,7 +145,7 @@ class Queue:
         late_s = self._late.uniform(0, self.world.scenario.faults.late_s)
         for one in self.elements[-len(indices) :]:
             one.listed_at = self.world.now + late_s
-        self.submissions.append(Submitted(name, array_id, who, known))
+        self.submissions.append(Submitted(name, array_id, who, known, told))
         self.world.tell(f"slurm accepts {name} as {array_id}, {len(indices)} elements")
         self.world.loop.call_later(self.world.rng.choice([0.5, 2, 40]), self.schedule)
         return array_id

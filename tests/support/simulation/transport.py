@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 from support.simulation.programs import LoginNode
 from support.simulation.world import World
 
+from nightshard.clusters.commands import parse_parsable
 from nightshard.clusters.errors import LoginError, LoginFailure, TransportError
 from nightshard.clusters.transport import COMMAND_TIMEOUT_S, CommandResult
 
@@ -53,6 +54,8 @@ class SimulatedTransport:
             return await self._node.run(words, stdin)
 
         result = await self._call(what, once, idempotent=idempotent, timeout_s=timeout_s)
+        if what == "sbatch" and parse_parsable(result.stdout):
+            self._world.acknowledged.add((self._node.host, words[-1]))
         if what != "poll":
             self._world.tell(
                 f"{self._node.host}: {shlex.join(words[:3])[-90:]} -> {result.exit_status} "

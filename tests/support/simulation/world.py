@@ -31,6 +31,7 @@ class World:
         self.trace: list[str] = []
         self.kinds: Counter[str] = Counter()
         self.faults_found: list[str] = []
+        self.acknowledged: set[tuple[str, str]] = set()
         self._alive: dict[asyncio.Task[Any], None] = {}
 
     @property
