@@ -84,6 +84,8 @@ def _no_doubles(world: World, queue: Queue) -> None:
             alive = [i for i, elements in arrays.items() if any(e.live for e in elements)]
             if len(alive) > 1:
                 world.violation(f"{name} is alive twice: {alive}")
+    if world.scenario.faults.too_late:
+        return
     for number, one in enumerate(queue.submissions):
         # A process that died may have had a submission under way that nobody can know of.
         before = queue.submissions[:number]
@@ -147,6 +149,7 @@ def _records_are_true(
         decided_at = (datetime.fromisoformat(record.ended_at) - NIGHT).total_seconds()
         # Of an array that Slurm took twice and forgot once the files may be the other one's.
         once = sum(one.name == record.job_name for one in queue.submissions) == 1
+        once &= not world.scenario.faults.too_late
         if (
             once
             and record.state != "unknown"
@@ -232,7 +235,9 @@ def _end_is_just(world: World, queue: Queue, task: ShardTask, records: list[Atte
             just = code == BAD_CONFIG
         case _:
             just = False
-    if not just:
+    # Of two arrays with a name the cause may be the other one's.
+    double = sum(one.name == last.job_name for one in queue.submissions) > 1
+    if not (just or double):
         world.violation(f"{where} is lost unjustly: {last}")
 
 
@@ -273,7 +278,7 @@ async def _following_again_changes_nothing(world: World, queue: Queue, pilot: Pi
         outcome = await pilot.follower(task, again, task.try_number).run()
         if not outcome.done:
             world.violation(f"shard {task.rank} was done, and is not: {outcome.message}")
-    if len(queue.submissions) != submitted:
+    if len(queue.submissions) != submitted and not world.scenario.faults.too_late:
         world.violation("following shards that are done submitted something")
 
 

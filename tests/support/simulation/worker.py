@@ -206,7 +206,8 @@ class Worker:
             self.world.violation(f"two workers past the claim in attempt {key}")
         others = self.truth.active.setdefault(self.rank, [])
         for other in others:
-            if not other.orphan:
+            # After a double that nobody knew of, a later attempt may take over from a live one.
+            if not other.orphan and not self.world.scenario.faults.too_late:
                 self.world.violation(
                     f"attempt {self.attempt} of shard {self.rank} began while attempt "
                     f"{other.attempt} ({other.element.id}) is at work"
