@@ -43,6 +43,12 @@ lint: setup ## Format, lint, type and layer checks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: reliability
+reliability: setup worker-env ## Break things on purpose and write docs/reliability.md anew
+	@mkdir -p $(STATE)/reliability
+	export NIGHTSHARD_RELIABILITY_DIR=$(STATE)/reliability
+	$(BIN)/python -m pytest tests/faults --write-reliability $(PYTEST_ARGS)
+
 .PHONY: perf
 perf: setup worker-env ## Measure Nightshard itself: make perf NAME=overhead [ARGS=--quick]
 	@$(BIN)/python perf/$(NAME).py $(ARGS)
