@@ -31,7 +31,7 @@ async def check_end(world: World, queue: Queue, pilot: Pilot, folder: Path) -> N
     """Note every violation in the world."""
     await asyncio.sleep(SETTLED_S)
     _no_orphans(world, queue, pilot)
-    _no_doubles(world, queue)
+    _no_doubles(world, queue, pilot)
     _nobody_else_cancelled(world, queue, pilot)
     for task in pilot.tasks:
         records = _records(world, pilot, task)
@@ -72,7 +72,7 @@ def _no_orphans(world: World, queue: Queue, pilot: Pilot) -> None:
             world.violation(f"{one.id} of shard {rank} is an orphan in {one.word}")
 
 
-def _no_doubles(world: World, queue: Queue) -> None:
+def _no_doubles(world: World, queue: Queue, pilot: Pilot) -> None:
     by_name: dict[str, dict[int, list[Element]]] = defaultdict(lambda: defaultdict(list))
     for one in queue.elements:
         if one.ours and one.index is not None:
@@ -84,8 +84,8 @@ def _no_doubles(world: World, queue: Queue) -> None:
             alive = [i for i, elements in arrays.items() if any(e.live for e in elements)]
             if len(alive) > 1:
                 world.violation(f"{name} is alive twice: {alive}")
-    if world.scenario.faults.too_late:
-        return
+    if world.scenario.faults.too_late or any(task.by_person for task in pilot.tasks):
+        return  # a cancelled follower may have had a submission under way as well
     for number, one in enumerate(queue.submissions):
         # A process that died may have had a submission under way that nobody can know of.
         before = queue.submissions[:number]

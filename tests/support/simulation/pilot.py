@@ -279,8 +279,9 @@ class Pilot:
         self.world.inject("task marked failed", f"shard {rank}")
         task.state, task.by_person = "failed", "stopped"
         self.stopped.add(rank)
+        try_number, running = task.try_number, self.running.get(task)
         await asyncio.sleep(1.2)
-        await self._on_kill(task, task.try_number)
+        await self._on_kill(task, try_number, running)
 
     async def clear(self, rank: int, wait_s: float = 0.0) -> None:
         """Clear a task: the next try begins, and the old one's ``on_kill`` runs beside it."""
