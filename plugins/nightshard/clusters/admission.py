@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from nightshard.clusters.commands import squeue_command
-from nightshard.clusters.errors import QueueFullError
+from nightshard.clusters.errors import QueueFullError, SubmissionRejectedError
 from nightshard.clusters.patience import Tell, patiently
 from nightshard.clusters.slurm import parse_squeue
 from nightshard.clusters.submission import Submission
@@ -49,7 +49,8 @@ class Admission:
         """Submit an array as soon as there is room, or return it where it was submitted before.
 
         Raises:
-            SubmissionRejectedError: Slurm refuses it for another reason than the limit.
+            SubmissionRejectedError: Slurm refuses it for another reason than the limit, or the
+                limit is below this array alone.
             LoginError: the login can never work as it is.
         """
         async with self._turn:
@@ -95,14 +96,23 @@ class Admission:
                 return None
             try:
                 job = await submit_array(transport, submission, script, settle_s=self._settle_s)
-            except QueueFullError:
-                return None
+            except QueueFullError as error:
+                if await self._held(transport):
+                    return None
+                raise SubmissionRejectedError(
+                    f"{error} With no other job in the queue, an array of "
+                    f"{len(submission.ranks):,} is more than the site takes at once; set "
+                    "slurm.max_submitted in the profile and start the run anew."
+                ) from None
         self._known[submission.job_name] = job
         return job
 
     async def _has_room(self, transport: Transport, elements: int) -> bool:
         if self._max_submitted is None:
             return True
+        return await self._held(transport) + elements <= self._max_submitted
+
+    async def _held(self, transport: Transport) -> int:
+        """Count this user's jobs in the queue and on nodes."""
         listed = await run_checked(transport, squeue_command(), "squeue")
-        held = sum(not row.state.ended for row in parse_squeue(listed))
-        return held + elements <= self._max_submitted
+        return sum(not row.state.ended for row in parse_squeue(listed))
