@@ -68,7 +68,10 @@ async def _lab(site: Site, tmp_path: Path) -> AsyncIterator[Lab]:
         patch.setitem(patiently.__kwdefaults__, "first_wait_s", 0.4)
         patch.setattr(poller, "ACCOUNTS_FIRST_S", 1.0)
         async with FaultyProxy(site.info.ssh_host, site.info.ssh_port) as proxy:
-            yield Lab(site, proxy, tmp_path / "known_hosts")
+            try:
+                yield Lab(site, proxy, tmp_path / "known_hosts")
+            finally:  # what a failed test left must not trouble the next one
+                site.ask("scancel", f"--user={site.info.ssh_user}", check=False)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Trouble of Slurm's own: daemons that end, nodes that fail, jobs that make way."""
 
+import contextlib
 import signal
 
 import pytest
@@ -45,7 +46,8 @@ async def test_slurmd_killed(impatient: Lab, reliability: Reliability) -> None:
     node = _node(run)
     await site.kill(node, signal.SIGKILL)
     try:
-        await run.answered(0, 3, attempt=2)
+        again = run.folder / "shards/00000/claim-2"
+        await until(again.exists, "another attempt had begun")
         orphan.send(signal.SIGCONT)
         await until(lambda: not orphan.alive(), "the old worker went away by itself")
     finally:
@@ -73,7 +75,7 @@ async def test_node_set_down(lab: Lab, reliability: Reliability) -> None:
     try:
         (outcome,) = await following
     finally:
-        lab.site.ask("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+        await lab.site.return_to_service(node)
     assert outcome.attempts[-1].node != node
     reliability.write(
         happened=ends(outcome),
@@ -86,29 +88,33 @@ async def test_node_set_down(lab: Lab, reliability: Reliability) -> None:
 async def test_node_set_down_with_requeue(lab: Lab, reliability: Reliability) -> None:
     run = await lab.stage(rows=6, slurm={"requeue": True})
     following = run.begin()
-    await run.answered(0, 2)
+    worker = await run.working(0, 2)
     node = _node(run)
-    element = await run.element(0)
     lab.site.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     try:
         said = await run.hear("BeginTime")
-        again = run.folder / "shards/00000/claim-1-restart-1"
-
-        def begun_again() -> bool:
-            # Slurm holds a requeued job back for two minutes, from the end of its processes on.
-            lab.site.ask("scontrol", "update", f"JobId={element}", "StartTime=now", check=False)
-            return again.exists()
-
-        await until(begun_again, "Slurm started the job again")
+        await until(lambda: not worker.alive(), "the first worker ended")
+        await _start_now(lab, run)
         (outcome,) = await following
     finally:
-        lab.site.ask("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+        await lab.site.return_to_service(node)
     assert len(outcome.attempts) == 1
     reliability.write(
         happened="Slurm starts the same job again, which makes only the missing answers",
         counts=await audit(run, restarts=1),
         message=said,
     )
+
+
+async def _start_now(lab: Lab, run: FaultRun) -> None:
+    """Cut short the two minutes for which Slurm holds a requeued job back."""
+    element = await run.element(0)
+    again = run.folder / "shards/00000/claim-1-restart-1"
+    for _ in range(5):
+        lab.site.ask("scontrol", "update", f"JobId={element}", "StartTime=now", check=False)
+        with contextlib.suppress(AssertionError):
+            return await until(again.exists, "Slurm started the job again", timeout_s=10)
+    raise AssertionError("Slurm did not start the job again")
 
 
 @pytest.mark.fault(
@@ -119,14 +125,12 @@ async def test_preempted(lab: Lab, reliability: Reliability) -> None:
     following = run.begin()
     worker = await run.working(0, 2)
     worker.send(signal.SIGSTOP)  # else it may be done before Slurm looks at its queue again
-    nodes = len(lab.site.info.nodes)
     urgent = lab.site.ask(
-        *("sbatch", "--parsable", "--partition=hi", f"--nodes={nodes}", "--exclusive"),
+        *("sbatch", "--parsable", "--partition=hi", f"--nodelist={_node(run)}", "--exclusive"),
         *("--output=/dev/null", "--wrap=sleep 300"),
     ).strip()
     try:
         said = await run.hear("preempted by Slurm")
-        await run.hear("waiting in the queue")
     finally:
         lab.site.ask("scancel", urgent)
     (outcome,) = await following

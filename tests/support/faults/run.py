@@ -240,7 +240,7 @@ class Lab:
         self,
         shards: int = 1,
         rows: int = 4,
-        pace: float = 0.25,
+        pace: float = 0.35,
         *,
         transport: SshTransport | None = None,
         flush_rows: int = 1,

@@ -75,6 +75,15 @@ class Site:
         """Start again what died."""
         await asyncio.to_thread(self.up)
 
+    async def return_to_service(self, node: str) -> None:
+        """Let a node that was set down work again."""
+
+        def answers() -> bool:
+            self.ask("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+            return node in self.cluster.answering_nodes(self.info)
+
+        await until(answers, f"{node} returned")
+
     def ask(self, *command: str, check: bool = True) -> str:
         """Run a Slurm command on the spot, past every connection; its output."""
         done = subprocess.run(
