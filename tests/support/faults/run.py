@@ -143,11 +143,7 @@ class FaultRun:
             known = min(int(progress.get("done", 0)), len(self.parts(rank)))
             return working and known >= count
 
-        what = f"shard {rank} had {count} answers in attempt {attempt}"
-        try:
-            await until(there, what)
-        except AssertionError as error:
-            raise AssertionError(f"{error}: {self.told}, {self.progress(rank)}") from None
+        await until(there, f"shard {rank} had {count} answers in attempt {attempt}")
 
     async def working(self, rank: int, count: int, attempt: int = 1) -> Process:
         """Wait for that many answers, and return the process that made them."""
