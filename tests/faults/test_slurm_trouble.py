@@ -1,6 +1,7 @@
 """Trouble of Slurm's own: daemons that end, nodes that fail, jobs that make way."""
 
 import contextlib
+import shutil
 import signal
 
 import pytest
@@ -21,7 +22,7 @@ async def test_slurmctld_restarted(lab: Lab, reliability: Reliability) -> None:
     run = await lab.stage(shards=2, rows=8)
     following = run.begin()
     await run.answered(0, 2)
-    await lab.site.kill("slurmctld", signal.SIGKILL)
+    await lab.site.kill("slurmctld")
     said = await run.hear("Slurm does not answer")
     await lab.site.mend()
     await following
@@ -62,6 +63,27 @@ async def test_slurmd_killed(impatient: Lab, reliability: Reliability) -> None:
         happened=f"{ends(outcome)}; the old worker sees that it was replaced and ends",
         counts=await audit(run),
         message=await run.hear("its node failed"),
+    )
+
+
+@pytest.mark.fault("Slurm's own trouble", "slurmctld is killed and has forgotten its newest jobs")
+async def test_slurmctld_lost_its_state(impatient: Lab, reliability: Reliability) -> None:
+    site = impatient.site
+    state, kept = site.cluster.root / "state", site.cluster.root / "state-before"
+    run = await impatient.stage(rows=6)
+    shutil.copytree(state, kept)
+    following = run.begin()
+    await run.answered(0, 2)
+    await site.kill("slurmctld", signal.SIGKILL)
+    await until(run.manifest(0).exists, "the job went on without slurmctld")
+    shutil.rmtree(state)
+    kept.rename(state)
+    await site.mend()
+    (outcome,) = await following
+    reliability.write(
+        happened=f"the job goes on and is judged by the manifest that it left. {ends(outcome)}",
+        counts=await audit(run),
+        message=outcome.message,
     )
 
 

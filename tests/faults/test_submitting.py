@@ -121,12 +121,16 @@ async def test_queue_full_by_slurms_word(lab: Lab, reliability: Reliability) -> 
         "echo 'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job"
         " submit limit, user'\"'\"'s size and/or time limits)' >&2; exit 1"
     )
+    other = lab.site.ask("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 300").strip()
     with lab.site.shim("sbatch", ONCE + full):
-        await run.follow()
+        following = run.begin()
+        said = await run.hear("as many jobs as the site allows")
+        lab.site.ask("scancel", other)
+        await following
     reliability.write(
         happened="waits for room, then submitted",
         counts=await audit(run),
-        message=await run.hear("as many jobs as the site allows"),
+        message=said,
     )
 
 

@@ -43,7 +43,8 @@ async def audit(run: FaultRun, *, by_hand: int = 0, restarts: int = 0) -> Counts
         by_hand: arrays that the test itself submitted besides.
         restarts: times that Slurm itself started an element again.
     """
-    assert all(run.outcomes[shard.rank].done for shard in run.shards), run.told
+    ended = [run.outcomes[shard.rank] for shard in run.shards]
+    assert all(one.done for one in ended), ([one.message for one in ended], run.told)
     with tempfile.TemporaryDirectory() as folder:
         async with run.lab.transport(direct=True) as transport:
             collected = await collect_run(transport, run.layout, len(run.shards), Path(folder))

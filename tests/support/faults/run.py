@@ -143,7 +143,11 @@ class FaultRun:
             known = min(int(progress.get("done", 0)), len(self.parts(rank)))
             return working and known >= count
 
-        await until(there, f"shard {rank} had {count} answers in attempt {attempt}")
+        what = f"shard {rank} had {count} answers in attempt {attempt}"
+        try:
+            await until(there, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.told}, {self.progress(rank)}") from None
 
     async def working(self, rank: int, count: int, attempt: int = 1) -> Process:
         """Wait for that many answers, and return the process that made them."""
