@@ -11,10 +11,10 @@ from urllib.parse import quote
 import httpx
 
 from nightshard.core.errors import UserError
+from nightshard.core.task_states import SHARD_TASK
 
 DAG_ID = "evaluate"
 MAP_INDEX_UNMAPPED = -1
-SHARD_TASK = "shard"
 PAGES = "/nightshard"
 """Where Airflow's API server serves Nightshard's own pages."""
 

@@ -11,14 +11,13 @@ from nightshard.cli.api import AirflowApi, NoSuchError, SilentAirflowError
 from nightshard.cli.runs import RUN_HELP, NamedRun, find_run, rank_of, run_argument, shard_help
 from nightshard.core.errors import UserError
 from nightshard.core.settings import Settings
+from nightshard.core.task_states import RUN_ENDED, TASK_ENDED
 
 LOOK_S = 2.0
 TRIGGERS_S = 20.0
 """How long the triggers of the shards have to cancel their jobs before they are helped."""
 
 GIVE_UP_S = 120.0
-ENDED = {"success", "failed"}
-TASK_ENDED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
 
 @click.command(
@@ -166,7 +165,7 @@ class Stop:
     def _ended(self) -> bool:
         shard = self._shard()
         if shard is None:
-            return self.seen["state"] in ENDED
+            return self.seen["state"] in RUN_ENDED
         return shard["task_state"] in TASK_ENDED
 
     def _state(self) -> str:

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nightshard.cli.api import SHARD_TASK, AirflowApi, NoSuchError
+from nightshard.cli.api import AirflowApi, NoSuchError
 from nightshard.cli.runs import RUN_HELP, NamedRun, find_run, run_argument
 from nightshard.core.errors import UserError
 from nightshard.core.settings import Settings
+from nightshard.core.task_states import SHARD_TASK
 
 STEPS = (
     "plan",

@@ -16,8 +16,9 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from nightshard.cli.api import MAP_INDEX_UNMAPPED, SHARD_TASK, AirflowApi, SilentAirflowError
+from nightshard.cli.api import MAP_INDEX_UNMAPPED, AirflowApi, SilentAirflowError
 from nightshard.core.story import ShardProgress, read_progress
+from nightshard.core.task_states import RUN_ENDED, SHARD_TASK, TASK_ENDED
 
 T = TypeVar("T")
 
@@ -31,9 +32,6 @@ LOG_S = 2.0
 
 SILENCE_S = 180.0
 """How long Airflow may be silent before following it is given up."""
-
-ENDED = {"success", "failed"}
-SHARD_ENDED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
 
 def follow(api: AirflowApi, run_id: str, console: Console, silence_s: float = SILENCE_S) -> str:
@@ -53,7 +51,7 @@ def follow(api: AirflowApi, run_id: str, console: Console, silence_s: float = SI
         disable=not console.is_terminal,
     ) as progress:
         view = _View(progress, console)
-        while (state := heard(lambda: view.look(api, run_id), silence_s)) not in ENDED:
+        while (state := heard(lambda: view.look(api, run_id), silence_s)) not in RUN_ENDED:
             time.sleep(POLL_S)
         return state
 
@@ -122,7 +120,7 @@ class _View:
         for task in tasks:
             label = str(task.get("rendered_map_index") or task["task_id"])
             state = task["state"]
-            if state in SHARD_ENDED and self.states.get(label) != state:
+            if state in TASK_ENDED and self.states.get(label) != state:
                 self.states[label] = state
                 if not _is_shard(task) or not self.console.is_terminal:
                     took = f" ({task['duration']:.1f} s)" if task.get("duration") else ""
@@ -145,7 +143,7 @@ class _View:
             )
         if task["state"] == "success" and latest is not None:
             self.progress.update(bar, completed=latest.total, note=f"done on {latest.node}")
-        elif task["state"] in SHARD_ENDED:
+        elif task["state"] in TASK_ENDED:
             self.progress.update(bar, note=f"[red]{task['state']}")
 
     def latest_progress(
@@ -156,7 +154,7 @@ class _View:
         if log is None or log.try_number != task["try_number"]:
             log = self.logs[int(task["map_index"])] = _Log(task["try_number"])
         now = time.monotonic()
-        if now >= log.due or task["state"] in SHARD_ENDED:
+        if now >= log.due or task["state"] in TASK_ENDED:
             log.due = now + max(LOG_S, len(self.logs) / LOGS_PER_S)
             events, log.token = api.new_log_events(run_id, task, log.token)
             log.latest = _latest_progress(events) or log.latest

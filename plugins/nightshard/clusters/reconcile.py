@@ -13,14 +13,11 @@ from pathlib import PurePosixPath
 
 from nightshard.clusters.documents import Intent, RunIdentity
 from nightshard.clusters.slurm import ShardState, compress_indices
+from nightshard.core.task_states import RUN_ENDED, TASK_ENDED
 
 GRACE_S = 120
 """Age of a job below which it is left alone: a person's word may still be on its way to it."""
 
-TASK_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
-"""States of an Airflow task that does nothing more; in any other it may still want its job."""
-
-RUN_ENDED = frozenset({"success", "failed"})
 FOLLOWED = "deferred"
 
 _LABEL = re.compile(r"a(?P<attempt>[1-9]\d*)(?:-c(?P<chunk>\d+)|-r(?P<rank>\d+))?")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from nightshard.core.run_plan import RunPlan
+from nightshard.core.task_states import SHARD_TASK
 from nightshard.orchestration.connections import open_transport
 from nightshard.orchestration.steps import layout_of, profile_of
 from nightshard.web.runs import NotThereError, Run
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from nightshard.clusters.profile import ClusterProfile
     from nightshard.clusters.transport import Transport
-
-SHARD_TASK = "shard"
 
 
 def build_app() -> "FastAPI":

@@ -15,10 +15,11 @@ from starlette.responses import Response
 from nightshard.clusters.errors import LoginError, TransportError
 from nightshard.clusters.profile import portal_link
 from nightshard.core.errors import UserError
+from nightshard.core.task_states import RUN_ENDED, SHARD_TASK
 from nightshard.web.clusters import Connections
 from nightshard.web.lines import plain, to_html
 from nightshard.web.looking import MAX_BYTES, TAIL, LogPiece, cancel_elements, look, read_log
-from nightshard.web.runs import RUN_ENDED, Airflow, NotThereError, Run, RunLook
+from nightshard.web.runs import Airflow, NotThereError, Run, RunLook
 from nightshard.web.shards import ShardTask, judge_shard
 
 DAG = "/dags/{dag_id}"
@@ -27,7 +28,6 @@ SHARD = RUN + "/shards/{rank}"
 
 UNAUTHORIZED, NOT_FOUND, CONFLICT, BAD_GATEWAY = 401, 404, 409, 502
 
-SHARD_TASK = "shard"
 
 Offset = Annotated[int, Query(ge=TAIL, description="Bytes known already; -1: the tail.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_BYTES)]

@@ -8,10 +8,9 @@ from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.transport import Transport
 from nightshard.core.errors import UserError
+from nightshard.core.task_states import RUN_ENDED
 from nightshard.web.looking import Found, alive
 from nightshard.web.shards import ShardLook, ShardTask, judge_shard
-
-RUN_ENDED = frozenset({"success", "failed"})
 
 
 class NotThereError(UserError):

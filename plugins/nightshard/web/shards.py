@@ -11,9 +11,8 @@ from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.slurm import ShardState
 from nightshard.clusters.status import Evidence, Grace, ShardStatus, WatchedShard, judge
 from nightshard.clusters.submit import ArrayJob
+from nightshard.core.task_states import TASK_ENDED
 from nightshard.web.looking import Found
-
-TASK_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 DONE = "done"
 """The decision after an attempt that needs none."""

@@ -28,12 +28,12 @@ from nightshard.clusters.reconcile import (
     still_orphans,
 )
 from nightshard.core.errors import UserError
+from nightshard.core.task_states import SHARD_TASK
 from nightshard.orchestration.connections import open_transport
 from nightshard.orchestration.steps import Json, current_settings, profile_named
 
 log = logging.getLogger(__name__)
 
-SHARD_TASK = "shard"
 GOING = ["queued", "running"]
 RUNS_PER_QUESTION = 50
 """Run ids travel in the address of a request, which must stay shorter than 8 KiB."""
