@@ -56,7 +56,9 @@ def sbatch_command(script: PurePosixPath) -> list[str]:
     return ["sbatch", "--parsable", str(script)]
 
 
-def squeue_command(*, name: str | None = None, cluster: str | None = None) -> list[str]:
+def squeue_command(
+    *, name: str | None = None, cluster: str | None = None, columns: str = SQUEUE_FORMAT
+) -> list[str]:
     """Return the arguments that list my array elements, ended ones too while Slurm keeps them."""
     return [
         "squeue",
@@ -64,7 +66,7 @@ def squeue_command(*, name: str | None = None, cluster: str | None = None) -> li
         "--array",
         "--noheader",
         "--states=all",
-        f"--format={SQUEUE_FORMAT}",
+        f"--format={columns}",
         *([f"--name={name}"] if name else []),
         *([f"--clusters={cluster}"] if cluster else []),
     ]

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from nightshard.clusters.cancelling import cancel_elements
+from nightshard.clusters.commands import squeue_command
 from nightshard.clusters.documents import Intent, RunIdentity
 from nightshard.clusters.errors import TransportError
 from nightshard.clusters.reconcile import Element, Orphan, RunFolder
+from nightshard.clusters.sections import read_files, section_function, split_sections
 from nightshard.clusters.slurm import elapsed_seconds, expand_indices, state_of
 from nightshard.clusters.transport import Transport, run_checked
 
@@ -108,17 +110,17 @@ def inventory_script(workdir: PurePosixPath, nonce: str, clusters: Sequence[str]
     """
     lines = [
         "LC_ALL=C; SLURM_TIME_FORMAT=%s; export LC_ALL SLURM_TIME_FORMAT",
-        f"s() {{ printf '\\n@%s %s\\n' {shlex.quote(nonce)} \"$1\"; }}",
+        section_function(nonce),
     ]
     for cluster in clusters or [""]:
         chosen = [f"--clusters={cluster}"] if cluster else []
-        squeue = ["squeue", "--me", "--array", "--noheader", "--states=all", f"--format={FORMAT}"]
+        squeue = squeue_command(cluster=cluster or None, columns=FORMAT)
         lines += [
             f"s {shlex.quote(f'clock {cluster}')}",
             f"{shlex.join(['scontrol', *chosen, 'show', 'config'])} 2>/dev/null </dev/null"
             " | grep -a 'as of'",
             f"s {shlex.quote(f'squeue {cluster}')}",
-            f"{shlex.join([*squeue, *chosen])} 2>&1 </dev/null",
+            f"{shlex.join(squeue)} 2>&1 </dev/null",
             's "status $?"',
         ]
     lines += [
@@ -137,22 +139,11 @@ def parse_inventory(text: str, nonce: str, workdir: PurePosixPath) -> Inventory:
     Raises:
         TransportError: the answer is cut off, or squeue did not answer.
     """
-    sections = list(_sections(text, nonce))
+    sections = list(split_sections(text, nonce))
     if not sections or sections[-1][0] != "end":
         raise TransportError("The answer of the cluster was cut off.")
-    files: dict[str, list[str]] = {}
-    for title, body in sections:
-        for line in body.splitlines() if title == "files" else ():
-            path, _, content = line.partition(":")
-            files.setdefault(path, []).append(content)
+    files = read_files("\n".join(body for title, body in sections if title == "files"))
     return Inventory(tuple(_listed(sections)), _folders(files, workdir / "runs"))
-
-
-def _sections(text: str, nonce: str) -> Iterator[tuple[str, str]]:
-    for part in text.split(f"\n@{nonce} ")[1:]:
-        title, newline, body = part.partition("\n")
-        if newline:
-            yield title, body
 
 
 def _listed(sections: Iterable[tuple[str, str]]) -> Iterator[Element]:
@@ -188,14 +179,14 @@ def _elements(line: str, clock: int | None, cluster: str | None) -> Iterator[Ele
         yield Element(job_id, each, state_of(word), name, script, age, cluster)
 
 
-def _folders(files: Mapping[str, Sequence[str]], runs: PurePosixPath) -> dict[str, RunFolder]:
+def _folders(files: Mapping[str, str], runs: PurePosixPath) -> dict[str, RunFolder]:
     identities: dict[str, RunIdentity | None] = {}
     intents: dict[str, dict[str, Intent]] = {}
-    for path, lines in files.items():
+    for path, text in files.items():
         match = _FILE.fullmatch(path)
         if match is None:
             continue
-        run_key, text = match["run_key"], "\n".join(lines)
+        run_key = match["run_key"]
         if match["label"] is None:
             identities[run_key] = RunIdentity.read(text)
         elif (intent := Intent.read(text)) is not None:

@@ -13,6 +13,7 @@ from nightshard.clusters.commands import accounting_disabled, sacct_command, squ
 from nightshard.clusters.errors import TransportError
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.poll_program import FILE_KINDS, MAX_FILE_BYTES, PROGRAM, words
+from nightshard.clusters.sections import split_sections
 from nightshard.clusters.slurm import (
     Row,
     ShardState,
@@ -183,7 +184,7 @@ def parse_poll(text: str, nonce: str, names: Container[str] | None = None) -> Po
         TransportError: the answer is cut off, or the files could not be read.
     """
     reading = _Reading()
-    for title, body in _sections(text, nonce):
+    for title, body in split_sections(text, nonce):
         _read_section(reading, title, body, names)
     if not reading.complete:
         raise TransportError("The answer of the cluster was cut off.")
@@ -198,14 +199,6 @@ def parse_poll(text: str, nonce: str, names: Container[str] | None = None) -> Po
         accounts=reading.accounts,
         files=reading.files,
     )
-
-
-def _sections(text: str, nonce: str) -> Iterator[tuple[str, str]]:
-    mark = f"\n@{nonce} "
-    for part in text.split(mark)[1:]:
-        title, newline, body = part.partition("\n")
-        if newline:
-            yield title, body
 
 
 def _read_section(reading: _Reading, title: str, body: str, names: Container[str] | None) -> None:

@@ -14,6 +14,7 @@ from nightshard.clusters import cancelling
 from nightshard.clusters.commands import squeue_command
 from nightshard.clusters.errors import TransportError
 from nightshard.clusters.layout import RANK_DIGITS, RunLayout
+from nightshard.clusters.sections import read_files, section_function, split_sections
 from nightshard.clusters.slurm import Row, parse_squeue
 from nightshard.clusters.transport import Transport
 from nightshard.web.lines import Piece, cut
@@ -160,7 +161,7 @@ def look_script(layout: RunLayout, nonce: str, rank: int | None = None) -> str:
     read = "-exec grep -as '' /dev/null {} +"
     return f"""\
 LC_ALL=C; export LC_ALL
-s() {{ printf '\\n@%s %s\\n' {shlex.quote(nonce)} "$1"; }}
+{section_function(nonce)}
 ask() {{
   q=$({squeue} "$@" 2>&1 </dev/null); r=$?
   s "queue $r"
@@ -200,7 +201,7 @@ def parse_look(text: str, nonce: str, layout: RunLayout) -> Found:
     """
     found = Found()
     complete = False
-    for title, body in _sections(text, nonce):
+    for title, body in split_sections(text, nonce):
         name, _, status = title.partition(" ")
         if name == "queue" and status == "0":
             found.rows |= {
@@ -211,7 +212,7 @@ def parse_look(text: str, nonce: str, layout: RunLayout) -> Found:
         elif name == "queue":
             found.complaint = " ".join(body.split()) or f"squeue ended with {status}"
         elif name == "files":
-            found.files = _files(body)
+            found.files = read_files(body)
         elif name == "sizes":
             found.sizes = dict(_sizes(body))
         found.gone = found.gone or name == "gone"
@@ -219,22 +220,6 @@ def parse_look(text: str, nonce: str, layout: RunLayout) -> Found:
     if not complete:
         raise TransportError("The answer of the cluster was cut off.")
     return found
-
-
-def _sections(text: str, nonce: str) -> Iterator[tuple[str, str]]:
-    for part in text.split(f"\n@{nonce} ")[1:]:
-        title, newline, body = part.partition("\n")
-        if newline:
-            yield title, body
-
-
-def _files(body: str) -> dict[str, str]:
-    files: dict[str, list[str]] = {}
-    for line in body.split("\n"):
-        name, colon, content = line.partition(":")
-        if colon:
-            files.setdefault(name, []).append(content)
-    return {name: "\n".join(lines) for name, lines in files.items()}
 
 
 def _sizes(body: str) -> Iterator[tuple[str, int]]:
