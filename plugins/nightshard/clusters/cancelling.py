@@ -1,14 +1,26 @@
-"""Cancelling elements of an array, and exactly those."""
+"""Finding the elements of an array by its name, and cancelling exactly those that are meant."""
 
 from collections.abc import Iterable
 
 from nightshard.clusters.commands import squeue_command
 from nightshard.clusters.errors import TransportError
-from nightshard.clusters.slurm import ShardState, parse_squeue
+from nightshard.clusters.slurm import Row, ShardState, element_id, parse_squeue
 from nightshard.clusters.transport import Transport, run_checked
 
 CANCEL_BATCH = 500
 _ALIVE = {ShardState.WAITING, ShardState.RUNNING}
+
+
+async def jobs_named(transport: Transport, name: str, cluster: str | None = None) -> list[Row]:
+    """List the elements that have a job name.
+
+    Raises:
+        TransportError: squeue did not answer, so nothing is known.
+    """
+    listed = await transport.run(squeue_command(name=name, cluster=cluster), idempotent=True)
+    if not listed.ok:
+        raise TransportError(f"squeue did not answer: {' '.join(listed.stderr.split())}")
+    return parse_squeue(listed.stdout)
 
 
 async def cancel_elements(
@@ -36,16 +48,13 @@ async def cancel_elements(
     Raises:
         TransportError: squeue did not answer, or it is not known whether the cancel arrived.
     """
-    listed = await transport.run(squeue_command(name=name, cluster=cluster), idempotent=True)
-    if not listed.ok:
-        raise TransportError(f"squeue did not answer: {' '.join(listed.stderr.split())}")
     alive = {
         row.index
-        for row in parse_squeue(listed.stdout)
+        for row in await jobs_named(transport, name, cluster)
         if row.array_id == job_id and row.name == name and row.state in _ALIVE
     }
     chosen = sorted(alive & set(indices), key=lambda index: -1 if index is None else index)
-    ids = [job_id if index is None else f"{job_id}_{index}" for index in chosen]
+    ids = [element_id(job_id, index) for index in chosen]
     for at in range(0, len(ids), CANCEL_BATCH):
         where = [f"--clusters={cluster}"] if cluster else []
         command = ["scancel", *where, *ids[at : at + CANCEL_BATCH]]

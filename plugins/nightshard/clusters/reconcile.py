@@ -12,7 +12,8 @@ from itertools import groupby
 from pathlib import PurePosixPath
 
 from nightshard.clusters.documents import Intent, RunIdentity
-from nightshard.clusters.slurm import ShardState, compress_indices
+from nightshard.clusters.slurm import ShardState, compress_indices, element_id
+from nightshard.clusters.submission import LABEL, parse_label
 from nightshard.core.task_states import RUN_ENDED, TASK_ENDED
 
 GRACE_S = 120
@@ -20,8 +21,7 @@ GRACE_S = 120
 
 FOLLOWED = "deferred"
 
-_LABEL = re.compile(r"a(?P<attempt>[1-9]\d*)(?:-c(?P<chunk>\d+)|-r(?P<rank>\d+))?")
-_NAME = re.compile(rf"ns-(?P<run_key>[a-z0-9][a-z0-9-]{{0,80}})-(?P<label>{_LABEL.pattern})")
+_NAME = re.compile(rf"ns-(?P<run_key>[a-z0-9][a-z0-9-]{{0,80}})-(?P<label>{LABEL})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,10 @@ class JobName:
 def parse_job_name(name: str) -> JobName | None:
     """Read ``ns-<run_key>-a<attempt>``, ``…-c<chunk>`` or ``…-r<rank>``; None for other names."""
     match = _NAME.fullmatch(name)
-    if match is None:
+    label = None if match is None else parse_label(match["label"])
+    if match is None or label is None:
         return None
-    chunk, rank = match["chunk"], match["rank"]
-    return JobName(
-        run_key=match["run_key"],
-        label=match["label"],
-        attempt=int(match["attempt"]),
-        chunk=None if chunk is None else int(chunk),
-        rank=None if rank is None else int(rank),
-    )
+    return JobName(match["run_key"], match["label"], label.attempt, label.chunk, label.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,7 @@ class Element:
     @property
     def id(self) -> str:
         """Slurm's id of the element, ``57_3``."""
-        return self.job_id if self.index is None else f"{self.job_id}_{self.index}"
+        return element_id(self.job_id, self.index)
 
     @property
     def alive(self) -> bool:
@@ -259,20 +253,17 @@ def _jobless(
             continue
         index = rank - latest.first_rank
         if (latest.name, index) not in names:
-            job = f"{latest.job_id}_{index}"
+            job = element_id(latest.job_id, index)
             yield Jobless(folder.path.name, identity.dag_run_id, rank, job, str(task_state))
 
 
 def _latest_intent(folder: RunFolder, rank: int) -> Intent | None:
     covering = []
     for label, intent in folder.intents.items():
-        match = _LABEL.fullmatch(label)
-        if match is None:
-            continue
-        first, alone = intent.first_rank, match["rank"]
-        if rank in range(first, first + intent.tasks) if alone is None else int(alone) == rank:
-            covering.append((int(match["attempt"]), label, intent))
-    return max(covering, key=lambda one: one[0])[2] if covering else None
+        read = parse_label(label)
+        if read is not None and read.covers(rank, intent):
+            covering.append((read.attempt, intent))
+    return max(covering, key=lambda one: one[0])[1] if covering else None
 
 
 def orphan_sentences(orphans: Sequence[Orphan], verb: str) -> list[str]:

@@ -107,6 +107,11 @@ class Row:
     elapsed_s: int | None = None
 
 
+def element_id(job_id: str, index: int | None) -> str:
+    """Name an array element, ``57_3``, or a job that is no array, ``57``, as Slurm does."""
+    return job_id if index is None else f"{job_id}_{index}"
+
+
 def state_of(word: str, reason: str | None = None) -> ShardState:
     """Map a long state word; ``CANCELLED by 1000`` and ``PENDING+`` are understood."""
     first = word.split(maxsplit=1)[0].rstrip("+").upper() if word.strip() else ""

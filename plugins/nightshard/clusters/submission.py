@@ -5,11 +5,13 @@ in the queue, so a large run becomes several arrays. An array begins at index 0 
 rank of an element is its index plus the array's ``first_rank``.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from nightshard.clusters.documents import Intent
 from nightshard.clusters.layout import RunLayout
 
 
@@ -51,6 +53,44 @@ class Submission:
         """Its array indices as ``sbatch --array`` takes them."""
         first, last = self.ranks[0] - self.first_rank, self.ranks[-1] - self.first_rank
         return str(first) if first == last else f"{first}-{last}"
+
+
+LABEL = r"a(?P<attempt>[1-9]\d*)(?:-c(?P<chunk>\d+)|-r(?P<rank>\d+))?"
+"""What :attr:`Submission.label` looks like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a submission's label says.
+
+    Attributes:
+        attempt: from 1.
+        chunk: part of a large run, else None.
+        rank: the only shard, else None.
+    """
+
+    attempt: int
+    chunk: int | None = None
+    rank: int | None = None
+
+    def covers(self, rank: int, intent: Intent) -> bool:
+        """Whether a submission has a shard: it names its only one, or is a range of them."""
+        if self.rank is not None:
+            return self.rank == rank
+        return intent.first_rank <= rank < intent.first_rank + intent.tasks
+
+
+def parse_label(text: str) -> Label | None:
+    """Read ``a1``, ``a1-c2`` or ``a2-r17``; None for other texts."""
+    match = re.fullmatch(LABEL, text)
+    if match is None:
+        return None
+    chunk, rank = match["chunk"], match["rank"]
+    return Label(
+        attempt=int(match["attempt"]),
+        chunk=None if chunk is None else int(chunk),
+        rank=None if rank is None else int(rank),
+    )
 
 
 def array_size(world_size: int, max_array_size: int, max_submitted: int | None) -> int:

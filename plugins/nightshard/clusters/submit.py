@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nightshard.clusters.cancelling import cancel_elements
+from nightshard.clusters.cancelling import cancel_elements, jobs_named
 from nightshard.clusters.commands import (
     SubmittedId,
     parse_parsable,
@@ -16,12 +16,11 @@ from nightshard.clusters.commands import (
     sacct_command,
     sbatch_command,
     scancel_command,
-    squeue_command,
 )
 from nightshard.clusters.documents import Intent
 from nightshard.clusters.errors import QueueFullError, SubmissionRejectedError, TransportError
 from nightshard.clusters.patience import patiently
-from nightshard.clusters.slurm import Row, ShardState, parse_sacct, parse_squeue
+from nightshard.clusters.slurm import Row, ShardState, element_id, parse_sacct
 from nightshard.clusters.submission import Submission
 from nightshard.clusters.transport import COMMAND_NOT_FOUND, Transport, run_checked
 
@@ -55,7 +54,7 @@ class ArrayJob:
 
     def element(self, rank: int) -> str:
         """Return Slurm's id of a shard's element, ``57_3``."""
-        return f"{self.job_id}_{rank - self.first_rank}"
+        return element_id(self.job_id, rank - self.first_rank)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -128,10 +127,7 @@ async def find_array(transport: Transport, name: str) -> SubmittedId | None:
     Raises:
         TransportError: squeue did not answer, so nothing is known.
     """
-    listed = await transport.run(squeue_command(name=name), idempotent=True)
-    if not listed.ok:
-        raise TransportError(f"squeue did not answer: {' '.join(listed.stderr.split())}")
-    found = _arrays(parse_squeue(listed.stdout), name)
+    found = _arrays(await jobs_named(transport, name), name)
     for double in found[1:]:
         await run_checked(transport, scancel_command(name, double), "Cancelling")
     if not found:

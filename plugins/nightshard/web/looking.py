@@ -15,7 +15,7 @@ from nightshard.clusters.commands import squeue_command
 from nightshard.clusters.errors import TransportError
 from nightshard.clusters.layout import RANK_DIGITS, RunLayout
 from nightshard.clusters.sections import read_files, section_function, split_sections
-from nightshard.clusters.slurm import Row, parse_squeue
+from nightshard.clusters.slurm import Row, element_id, parse_squeue
 from nightshard.clusters.transport import Transport
 from nightshard.web.lines import Piece, cut
 
@@ -231,12 +231,11 @@ def _sizes(body: str) -> Iterator[tuple[str, int]]:
 
 def alive(found: Found) -> list[str]:
     """Return a run's elements that still wait or run, as ``<array id>_<index>``."""
-    return sorted(element_id(row) for row in found.rows.values() if not row.state.ended)
+    return sorted(_id(row) for row in found.rows.values() if not row.state.ended)
 
 
-def element_id(row: Row) -> str:
-    """Name an array element as Slurm's commands take it."""
-    return row.array_id if row.index is None else f"{row.array_id}_{row.index}"
+def _id(row: Row) -> str:
+    return element_id(row.array_id, row.index)
 
 
 async def cancel_elements(
@@ -251,11 +250,11 @@ async def cancel_elements(
         TransportError: it is not known whether the cancel arrived.
     """
     jobs = [row for row in found.rows.values() if not row.state.ended]
-    jobs = [row for row in jobs if chosen is None or element_id(row) in chosen]
+    jobs = [row for row in jobs if chosen is None or _id(row) in chosen]
     for (array_id, name), rows in itertools.groupby(
         sorted(jobs, key=lambda row: (row.array_id, row.name)),
         key=lambda row: (row.array_id, row.name),
     ):
         indices = [row.index for row in rows]
         await cancelling.cancel_elements(transport, array_id, indices, name=name)
-    return [element_id(row) for row in jobs]
+    return [_id(row) for row in jobs]

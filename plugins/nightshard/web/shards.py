@@ -1,15 +1,18 @@
 """What one look at a cluster shows of each shard. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nightshard.clusters.attempts import AttemptRecord
 from nightshard.clusters.documents import ExitRecord, Intent, Progress
 from nightshard.clusters.layout import RunLayout
+from nightshard.clusters.poll import shard_files
+from nightshard.clusters.poll_program import FILE_KINDS
 from nightshard.clusters.slurm import ShardState
 from nightshard.clusters.status import Evidence, Grace, ShardStatus, WatchedShard, judge
+from nightshard.clusters.submission import parse_label
 from nightshard.clusters.submit import ArrayJob
 from nightshard.core.task_states import TASK_ENDED
 from nightshard.web.looking import Found
@@ -18,7 +21,7 @@ DONE = "done"
 """The decision after an attempt that needs none."""
 
 _ENOUGH_S = 1e9
-_SUBMISSION = re.compile(r"submission-a(\d+)(?:-[cr]\d+)?\.json")
+_SUBMISSION = re.compile(r"submission-([^/]+)\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,30 +207,15 @@ def _watched(shard: ShardTask, job: ArrayJob) -> WatchedShard:
 def _intents(shard: ShardTask, found: Found) -> Iterator[tuple[int, Intent]]:
     for name, text in found.files.items():
         match = _SUBMISSION.fullmatch(name)
-        intent = Intent.read(text) if match else None
-        if match and intent and _covers(name, intent, shard.rank):
-            yield int(match[1]), intent
+        label = parse_label(match[1]) if match else None
+        intent = Intent.read(text) if label else None
+        if label and intent and label.covers(shard.rank, intent):
+            yield label.attempt, intent
 
 
-def _covers(name: str, intent: Intent, rank: int) -> bool:
-    """Whether a submission has the shard: it names its only one, or is a range of them."""
-    only = re.search(r"-r(\d+)\.json", name)
-    if only:
-        return int(only[1]) == rank
-    return intent.first_rank <= rank < intent.first_rank + intent.tasks
-
-
-def _texts(watched: WatchedShard, found: Found) -> Mapping[str, Any]:
-    layout, rank, attempt = watched.layout, watched.rank, watched.job.attempt
-    paths = {
-        "progress": layout.progress(rank),
-        "exit_record": layout.exit_record(rank, attempt),
-        "manifest": layout.manifest(rank, watched.world_size),
-        "record": layout.attempt_record(rank, attempt),
-    }
-    return {
-        name: found.files.get(str(path.relative_to(layout.run))) for name, path in paths.items()
-    }
+def _texts(watched: WatchedShard, found: Found) -> dict[str, Any]:
+    names = zip(FILE_KINDS, shard_files(watched), strict=True)
+    return {kind: found.files.get(name) for kind, name in names}
 
 
 def _attempt(shard: ShardTask, job: ArrayJob, found: Found) -> Attempt:
