@@ -31,7 +31,7 @@ from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.script import render_script
 from nightshard.clusters.slurm import ShardState
 from nightshard.clusters.status import ShardStatus, WatchedShard
-from nightshard.clusters.submission import Shard
+from nightshard.clusters.submission import Shard, Submission
 from nightshard.clusters.submit import ArrayJob, cancel
 from nightshard.clusters.telling import sentence_of
 from nightshard.clusters.transport import run_checked
@@ -61,6 +61,24 @@ class Cluster:
     connect: Connect
     poller: ClusterPoller
     admission: Admission
+
+    def script(self, shard: Shard, submission: Submission, exclude: Sequence[str] = ()) -> str:
+        """Render the batch script of an array.
+
+        Args:
+            shard: one of those that it runs.
+            submission: which array.
+            exclude: nodes that must not be used.
+        """
+        return render_script(
+            self.profile,
+            submission,
+            world_size=shard.world_size,
+            max_job_minutes=shard.max_job_minutes,
+            worker_zip=shard.worker,
+            templates=self.templates,
+            exclude=exclude,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,15 +264,7 @@ class ShardFollower:
 
     async def _submit(self, attempt: int, exclude: Sequence[str]) -> ArrayJob:
         submission = self._shard.submission(attempt)
-        script = render_script(
-            self._cluster.profile,
-            submission,
-            world_size=self._shard.world_size,
-            max_job_minutes=self._shard.max_job_minutes,
-            worker_zip=self._shard.worker,
-            templates=self._cluster.templates,
-            exclude=exclude,
-        )
+        script = self._cluster.script(self._shard, submission, exclude)
         return await self._cluster.admission.submit(submission, script, self._tell)
 
     async def _watch(self, job: ArrayJob) -> tuple[ShardStatus, bool]:

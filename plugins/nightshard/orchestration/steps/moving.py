@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from nightshard.clusters.collecting import collect_run, read_attempts
@@ -11,14 +12,13 @@ from nightshard.clusters.documents import RunIdentity
 from nightshard.clusters.layout import shard_name
 from nightshard.clusters.patience import patiently
 from nightshard.clusters.profile import ClusterProfile
-from nightshard.clusters.script import render_script
 from nightshard.clusters.staging import preflight, stage_run
 from nightshard.clusters.submission import Shard, array_size, first_submissions
 from nightshard.clusters.submit import ArrayJob
 from nightshard.core.run_plan import RunPlan
 from nightshard.orchestration.connections import open_transport
 from nightshard.orchestration.following import cluster_of
-from nightshard.orchestration.steps import Json, current_settings, layout_of, profile_of, store_of
+from nightshard.orchestration.steps import Json, layout_of, profile_of, store_of
 from nightshard.results.store import RunStore, read_table, write_bytes, write_json
 
 ANSWER_BYTES_PER_TOKEN = 8
@@ -80,11 +80,8 @@ def submit(prepared: Json) -> list[Json]:
     run = RunPlan.from_dict(prepared["plan"])
     profile, world_size = profile_of(run), prepared["world_size"]
     layout, size = layout_of(profile, run.run_key), _array_size(profile, world_size)
-    jobs = asyncio.run(_submit(run, profile, world_size, size))
-    told = []
-    for rank, rows in enumerate(prepared["rows"]):
-        job = jobs.get(rank // size)
-        shard = Shard(
+    shards = [
+        Shard(
             layout=layout,
             rank=rank,
             world_size=world_size,
@@ -94,48 +91,44 @@ def submit(prepared: Json) -> list[Json]:
             worker=run.worker,
             max_job_minutes=run.max_job_minutes,
         )
-        told.append(
-            {
-                "number": rank + 1,
-                "count": world_size,
-                "cluster": profile.name,
-                "job_id": job.element(rank) if job else None,
-                "rank": rank,
-                "rows": rows,
-                "shard": shard.to_dict(),
-                "job": job.to_dict() if job else None,
-            }
-        )
-    return told
+        for rank, rows in enumerate(prepared["rows"])
+    ]
+    jobs = asyncio.run(_submit(profile, shards))
+    return [_told(profile, shard, jobs.get(shard.first_rank)) for shard in shards]
+
+
+def _told(profile: ClusterProfile, shard: Shard, job: ArrayJob | None) -> Json:
+    return {
+        "number": shard.rank + 1,
+        "count": shard.world_size,
+        "cluster": profile.name,
+        "job_id": job.element(shard.rank) if job else None,
+        "rank": shard.rank,
+        "rows": shard.rows,
+        "shard": shard.to_dict(),
+        "job": job.to_dict() if job else None,
+    }
 
 
 def _array_size(profile: ClusterProfile, world_size: int) -> int:
     return array_size(world_size, profile.slurm.max_array_size, profile.slurm.max_submitted)
 
 
-async def _submit(
-    run: RunPlan, profile: ClusterProfile, world_size: int, size: int
-) -> dict[int, ArrayJob]:
-    """Submit the run's arrays in order, as many as the queue takes now; by their number."""
+async def _submit(profile: ClusterProfile, shards: Sequence[Shard]) -> dict[int, ArrayJob]:
+    """Submit the run's arrays in order, as many as the queue takes now; by their first rank."""
     jobs: dict[int, ArrayJob] = {}
-    admission = cluster_of(profile).admission
-    layout = layout_of(profile, run.run_key)
-    for number, submission in enumerate(first_submissions(layout, world_size, size)):
-        script = render_script(
-            profile,
-            submission,
-            world_size=world_size,
-            max_job_minutes=run.max_job_minutes,
-            worker_zip=run.worker,
-            templates=current_settings().templates,
-        )
+    cluster, any_shard = cluster_of(profile), shards[0]
+    for submission in first_submissions(
+        any_shard.layout, any_shard.world_size, any_shard.array_size
+    ):
+        script = cluster.script(any_shard, submission)
         job = await patiently(
-            functools.partial(admission.submit_now, submission, script), log.warning
+            functools.partial(cluster.admission.submit_now, submission, script), log.warning
         )
         if job is None:
             log.info("The queue is full; %s and later arrays wait for room", submission.job_name)
             break
-        jobs[number] = job
+        jobs[submission.first_rank] = job
         how = "Found the earlier submission" if job.adopted else "Submitted"
         elements = len(submission.ranks)
         log.info("%s: Slurm array %s, %d elements, %s", how, job.job_id, elements, job.name)
