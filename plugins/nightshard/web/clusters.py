@@ -1,14 +1,14 @@
 """The pages' connections to clusters: one each, kept while somebody looks."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any
 
 from nightshard.clusters.errors import LoginError, TransportError
 from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.shared import shared
 from nightshard.clusters.transport import Transport
 from nightshard.web.looking import Found, look
 from nightshard.web.runs import Run, RunLook
@@ -18,13 +18,6 @@ IDLE_S = 60.0
 
 FRESH_S = 3.0
 """How long one look serves everybody who asks about the same run."""
-
-
-@dataclass(slots=True)
-class _Line:
-    transport: Transport
-    closing: asyncio.TimerHandle | None = None
-    users: int = 0
 
 
 @dataclass(slots=True)
@@ -51,33 +44,11 @@ class Connections:
     ) -> None:
         self._connect = connect
         self._clock = clock
-        self._lines: dict[str, _Line] = {}
         self._looks: dict[Hashable, _Look] = {}
-        self._farewells: set[asyncio.Task[None]] = set()
 
-    @contextlib.asynccontextmanager
-    async def to(self, profile: ClusterProfile) -> Any:
+    def to(self, profile: ClusterProfile) -> AbstractAsyncContextManager[Transport]:
         """Lend the connection to a cluster."""
-        line = self._lines.get(profile.name)
-        if line is None:
-            line = self._lines[profile.name] = _Line(self._connect(profile))
-        if line.closing is not None:
-            line.closing.cancel()
-            line.closing = None
-        line.users += 1
-        try:
-            yield line.transport
-        finally:
-            line.users -= 1
-            if not line.users:
-                loop = asyncio.get_running_loop()
-                line.closing = loop.call_later(IDLE_S, self._hang_up, profile.name, line)
-
-    def _hang_up(self, name: str, line: _Line) -> None:
-        self._lines.pop(name, None)
-        task = asyncio.get_running_loop().create_task(line.transport.close())
-        self._farewells.add(task)
-        task.add_done_callback(self._farewells.discard)
+        return shared(profile.name, lambda: self._connect(profile), idle_s=IDLE_S)
 
     async def look(self, run: Run, rank: int | None = None) -> RunLook:
         """Look at a run, or at one shard of it; a cluster that is silent is told as such."""
