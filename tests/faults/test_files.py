@@ -3,7 +3,7 @@
 import json
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,28 +64,21 @@ async def test_no_inodes_before(lab: Lab, disk: Disk, reliability: Reliability) 
 
 @pytest.mark.fault("Files and disks", "the cluster's disk fills up while a shard works")
 async def test_disk_full_at_work(lab: Lab, disk: Disk, reliability: Reliability) -> None:
-    run = await lab.stage(rows=6, **disk.changes)
-    following = run.begin()
-    await run.answered(0, 2)
-    disk.fill()
-    said = await _lost(run, following)
-    assert len(run.parts(0)) >= 2
-    disk.free()
-    await run.follow(try_number=2)
-    reliability.write(
-        happened="stop; the answers so far are kept, the rest is made once there is room and the "
-        "task is cleared",
-        counts=await audit(run),
-        message=said,
-    )
+    await _full_at_work(lab, disk, disk.fill, reliability)
 
 
 @pytest.mark.fault("Files and disks", "the cluster's inodes run out while a shard works")
 async def test_no_inodes_at_work(lab: Lab, disk: Disk, reliability: Reliability) -> None:
+    await _full_at_work(lab, disk, disk.use_up_inodes, reliability)
+
+
+async def _full_at_work(
+    lab: Lab, disk: Disk, use_up: Callable[[], None], reliability: Reliability
+) -> None:
     run = await lab.stage(rows=6, **disk.changes)
     following = run.begin()
     await run.answered(0, 2)
-    disk.use_up_inodes()
+    use_up()
     said = await _lost(run, following)
     assert len(run.parts(0)) >= 2
     disk.free()

@@ -13,7 +13,7 @@ from nightshard.clusters.held_socket import HeldSocket
 from nightshard.clusters.login_errors import sentence
 from nightshard.clusters.openssh_files import CREATE, GET, MISSING, PUT, TAKEN, OpenSshFiles
 from nightshard.clusters.remote_disk import full_disk, full_disk_in_words
-from nightshard.clusters.transfer import LARGE_FILE, get_large, part_of, put_large, write_whole
+from nightshard.clusters.transfer import get_whole, part_of, put_whole
 from nightshard.clusters.transport import COMMAND_TIMEOUT_S, CommandResult, shell_line
 
 MAX_SESSIONS = 4
@@ -78,10 +78,7 @@ class OpenSshTransport:
 
     async def put_file(self, path: PurePosixPath, local: Path) -> None:
         """See :meth:`Transport.put_file`; a large file is resumed and checked."""
-        if (await asyncio.to_thread(local.stat)).st_size >= LARGE_FILE:
-            await put_large(self._files, path, local)
-        else:
-            await self.put_bytes(path, await asyncio.to_thread(local.read_bytes))
+        await put_whole(self, self._files, path, local)
 
     async def create_bytes(self, path: PurePosixPath, data: bytes) -> bool:
         """See :meth:`Transport.create_bytes`."""
@@ -106,13 +103,7 @@ class OpenSshTransport:
 
     async def get_file(self, path: PurePosixPath, local: Path) -> None:
         """See :meth:`Transport.get_file`; a large file is resumed and checked."""
-        if (await self._files.size(path) or 0) >= LARGE_FILE:
-            await get_large(self._files, path, local)
-            return
-        data = await self.get_bytes(path)
-        if data is None:
-            raise TransportError(f"reading {path} on the cluster failed: No such file.")
-        await asyncio.to_thread(write_whole, local, data)
+        await get_whole(self, self._files, path, local)
 
     async def exists(self, path: PurePosixPath) -> bool:
         """See :meth:`Transport.exists`."""

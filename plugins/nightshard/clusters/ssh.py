@@ -13,7 +13,7 @@ from nightshard.clusters.login import Connect, connector
 from nightshard.clusters.login_errors import Endpoint, login_error, sentence, words
 from nightshard.clusters.remote_disk import named_if_full
 from nightshard.clusters.sftp_files import SftpFiles, create_exclusively, renamed_into_place
-from nightshard.clusters.transfer import LARGE_FILE, get_large, put_large, write_whole
+from nightshard.clusters.transfer import get_whole, put_whole
 from nightshard.clusters.transport import COMMAND_TIMEOUT_S, CommandResult, shell_line
 
 __all__ = ["Endpoint", "SshTransport", "connector"]
@@ -101,10 +101,7 @@ class SshTransport:
 
     async def put_file(self, path: PurePosixPath, local: Path) -> None:
         """See :meth:`Transport.put_file`; a large file is resumed and checked."""
-        if (await asyncio.to_thread(local.stat)).st_size >= LARGE_FILE:
-            await put_large(self._files, path, local)
-        else:
-            await self.put_bytes(path, await asyncio.to_thread(local.read_bytes))
+        await put_whole(self, self._files, path, local)
 
     async def create_bytes(self, path: PurePosixPath, data: bytes) -> bool:
         """See :meth:`Transport.create_bytes`."""
@@ -130,13 +127,7 @@ class SshTransport:
 
     async def get_file(self, path: PurePosixPath, local: Path) -> None:
         """See :meth:`Transport.get_file`; a large file is resumed and checked."""
-        if (await self._files.size(path) or 0) >= LARGE_FILE:
-            await get_large(self._files, path, local)
-            return
-        data = await self.get_bytes(path)
-        if data is None:
-            raise TransportError(f"reading {path} on the cluster failed: No such file.")
-        await asyncio.to_thread(write_whole, local, data)
+        await get_whole(self, self._files, path, local)
 
     async def exists(self, path: PurePosixPath) -> bool:
         """See :meth:`Transport.exists`."""

@@ -160,6 +160,33 @@ async def remote_sha256(transport: Transport, path: PurePosixPath, size: int) ->
     return None if found[1] == "absent" else found[1]
 
 
+async def put_whole(
+    transport: Transport, files: RemoteFiles, path: PurePosixPath, local: Path
+) -> None:
+    """Upload a file, a large one in pieces; see :func:`put_large`."""
+    if (await asyncio.to_thread(local.stat)).st_size >= LARGE_FILE:
+        await put_large(files, path, local)
+    else:
+        await transport.put_bytes(path, await asyncio.to_thread(local.read_bytes))
+
+
+async def get_whole(
+    transport: Transport, files: RemoteFiles, path: PurePosixPath, local: Path
+) -> None:
+    """Download a file, a large one in pieces; see :func:`get_large`.
+
+    Raises:
+        TransportError: it is not there, or the connection failed.
+    """
+    if (await files.size(path) or 0) >= LARGE_FILE:
+        await get_large(files, path, local)
+        return
+    data = await transport.get_bytes(path)
+    if data is None:
+        raise TransportError(f"reading {path} on the cluster failed: No such file.")
+    await asyncio.to_thread(write_whole, local, data)
+
+
 async def put_large(files: RemoteFiles, path: PurePosixPath, local: Path) -> None:
     """Upload a file, going on where an earlier call was cut.
 

@@ -28,6 +28,7 @@ from nightshard.local.airflow_parts import (
     owner_of,
     session_of,
     signal_all,
+    spawn,
 )
 from nightshard.local.airflow_settings import (
     USERNAME,
@@ -144,17 +145,12 @@ class LocalAirflow:
         replace(info, pid=0, failures={}).write(self.home)
         settings = self._settings()
         write_private(self._settings_file, settings)
-        output = self.output_file("supervisor")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("ab") as stream:
-            supervisor = subprocess.Popen(
-                [sys.executable, "-m", "nightshard.local.supervisor", str(self.home)],
-                env={**inherited(os.environ), **settings, **port_settings(self._ports())},
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
+        supervisor = spawn(
+            self.home,
+            "supervisor",
+            [sys.executable, "-m", "nightshard.local.supervisor", str(self.home)],
+            {**inherited(os.environ), **settings, **port_settings(self._ports())},
+        )
         culprit = self._await_health(START_TIMEOUT_S, supervisor)
         if culprit is None:
             return self._known()

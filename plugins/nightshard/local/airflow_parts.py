@@ -4,8 +4,9 @@ import contextlib
 import os
 import signal
 import sqlite3
+import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +37,30 @@ LONGEST_DELAY_S = 30.0
 def output_file(home: Path, name: str) -> Path:
     """Return the file with what a part prints; Airflow's own ``logs`` are those of the tasks."""
     return home / "output" / f"{name}.log"
+
+
+def spawn(
+    home: Path, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a process in a session of its own, its output appended to a file of its own.
+
+    Args:
+        home: ``AIRFLOW_HOME``.
+        name: of the part.
+        command: its command line.
+        environment: all of its variables; by default those of this process.
+    """
+    output = output_file(home, name)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("ab") as stream:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
 
 
 def restart_delay(failures: int) -> float:

@@ -26,11 +26,11 @@ from nightshard.local.airflow_parts import (
     end_sessions,
     leads_part,
     marked,
-    output_file,
     record_end,
     restart_delay,
     session_of,
     signal_all,
+    spawn,
 )
 from nightshard.local.airflow_settings import database_file
 from nightshard.local.processes import Process
@@ -183,20 +183,6 @@ def note(home: Path, **changes: Any) -> None:
     info = AirflowInfo.read(home)
     if info is not None:
         replace(info, pid=os.getpid(), **changes).write(home)
-
-
-def spawn(home: Path, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, its output appended to a file of its own."""
-    output = output_file(home, name)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("ab") as stream:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
 
 
 def migrate(home: Path, stop: threading.Event) -> int:

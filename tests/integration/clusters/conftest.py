@@ -1,15 +1,13 @@
 """A profile, a transport and a small staged run on each kind of local cluster."""
 
 import itertools
-import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from support.echo_run import FINGERPRINT, echo_input, echo_spec
 
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.login import Endpoint
@@ -26,32 +24,9 @@ from nightshard.core.settings import PROJECT_ROOT
 from nightshard.local.info import ClusterInfo
 
 ROWS_PER_SHARD = 2
-FINGERPRINT = "f" * 32
 BOUNDS = PollBounds(floor_s=0.2, ceiling_s=0.5, grace_s=2.0, manifest_grace_s=2.0)
 
 _numbers = itertools.count()
-
-_INPUT = pa.schema(
-    [
-        ("request_id", pa.string()),
-        ("benchmark", pa.string()),
-        ("problem_id", pa.string()),
-        ("repeat_idx", pa.int32()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        (
-            "sampling",
-            pa.struct(
-                [
-                    ("temperature", pa.float64()),
-                    ("top_p", pa.float64()),
-                    ("max_tokens", pa.int32()),
-                    ("seed", pa.int64()),
-                    ("stop", pa.list_(pa.string())),
-                ]
-            ),
-        ),
-    ]
-)
 
 
 def make_transport(info: ClusterInfo) -> SshTransport:
@@ -76,26 +51,8 @@ def make_profile(info: ClusterInfo, **changes: object) -> ClusterProfile:
 
 
 def shard_input(rank: int) -> bytes:
-    rows = [
-        {
-            "request_id": f"{rank:016x}{row:016x}",
-            "benchmark": "Test",
-            "problem_id": str(row),
-            "repeat_idx": 0,
-            "messages": [{"role": "user", "content": "How much is 3 + 4?"}],
-            "sampling": {
-                "temperature": 0.0,
-                "top_p": 1.0,
-                "max_tokens": 16,
-                "seed": row,
-                "stop": [],
-            },
-        }
-        for row in range(ROWS_PER_SHARD)
-    ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_INPUT), sink)
-    return sink.getvalue().to_pybytes()
+    text = "How much is 3 + 4?"
+    return echo_input((f"{rank:016x}{row:016x}", text) for row in range(ROWS_PER_SHARD))
 
 
 @dataclass(frozen=True)
@@ -157,29 +114,10 @@ class RunFactory:
         profile = self.profile(**changes)
         layout = self.layout()
         worker = await ensure_worker(self.transport, profile, PROJECT_ROOT / "shard_worker" / "src")
-        model = self.info.shared / "model"
-        model.mkdir(exist_ok=True)
-        (model / "config.json").write_text("{}")
-        spec = {
-            "contract_version": 1,
-            "run_key": layout.run_key,
-            "fingerprint": FINGERPRINT,
-            "world_size": world_size,
-            "model": {"name": "echo", "path": str(model), "revision": "none"},
-            "engine": {
-                "name": "echo",
-                "dtype": "auto",
-                "tensor_parallel": 1,
-                "max_model_len": None,
-                "gpu_memory_utilization": None,
-                "enforce_eager": False,
-                "options": {"seconds_per_request": seconds_per_request, "concurrency": 1},
-            },
-            "chat_template_args": {},
-            "flush": {"rows": 1, "seconds": 1.0},
-            "progress_seconds": 0.2,
-        }
-        files: dict[str, Path | bytes] = {"spec.json": json.dumps(spec).encode()}
+        options = {"seconds_per_request": seconds_per_request}
+        flush = {"rows": 1, "seconds": 1.0}
+        spec = echo_spec(layout, world_size, self.info.shared, options, flush)
+        files: dict[str, Path | bytes] = {"spec.json": spec}
         for rank in range(world_size):
             name = layout.input_file(rank, world_size).name
             files[f"inputs/{name}"] = shard_input(rank)

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from support.echo_run import FINGERPRINT, echo_input, echo_spec
 from support.faults.site import Site, until, worker_of
 from support.faulty_proxy import FaultyProxy
 
@@ -28,32 +27,10 @@ from nightshard.clusters.submission import Shard, array_size
 from nightshard.core.settings import PROJECT_ROOT
 from nightshard.local.processes import Process
 
-FINGERPRINT = "f" * 32
 POLLING = {"floor_s": 0.25, "ceiling_s": 0.5, "grace_s": 2.0, "manifest_grace_s": 1.0}
 SETTLE_S = 0.5
 
 _numbers = itertools.count(1)
-
-_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
-_SAMPLING = pa.struct(
-    [
-        ("temperature", pa.float64()),
-        ("top_p", pa.float64()),
-        ("max_tokens", pa.int32()),
-        ("seed", pa.int64()),
-        ("stop", pa.list_(pa.string())),
-    ]
-)
-_INPUT = pa.schema(
-    [
-        ("request_id", pa.string()),
-        ("benchmark", pa.string()),
-        ("problem_id", pa.string()),
-        ("repeat_idx", pa.int32()),
-        ("messages", pa.list_(_MESSAGE)),
-        ("sampling", _SAMPLING),
-    ]
-)
 
 
 class FaultRun:
@@ -268,9 +245,17 @@ class Lab:
         size = array_size(shards, slurm.max_array_size, slurm.max_submitted)
         async with transport or self.transport(direct=True) as through:
             worker = await ensure_worker(through, profile, PROJECT_ROOT / "shard_worker" / "src")
-            files = self._files(layout, shards, rows)
             options = {"seconds_per_request": pace, "load_seconds": load_seconds}
-            files["spec.json"] = self._spec(layout, shards, options, flush_rows)
+            flush = {"rows": flush_rows, "seconds": 60.0}
+            spec = echo_spec(layout, shards, self.site.info.shared, options, flush)
+            files: dict[str, Path | bytes] = {"spec.json": spec}
+            for rank in range(shards):
+                questions = (
+                    (_request_id(layout.run_key, rank, row), f"How much is {row} + {rank}?")
+                    for row in range(rows)
+                )
+                name = layout.input_file(rank, shards).name
+                files[f"inputs/{name}"] = echo_input(questions)
             await stage_run(through, layout, files, shards, size)
         return FaultRun(
             self,
@@ -287,59 +272,6 @@ class Lab:
         spec = json.loads(path.read_text())
         spec["engine"]["options"]["seconds_per_request"] = 0.0
         path.write_text(json.dumps(spec))
-
-    def _spec(
-        self, layout: RunLayout, shards: int, options: dict[str, float], flush_rows: int
-    ) -> bytes:
-        model = self.site.info.shared / "model"
-        model.mkdir(exist_ok=True)
-        (model / "config.json").write_text("{}")
-        spec = {
-            "contract_version": 1,
-            "run_key": layout.run_key,
-            "fingerprint": FINGERPRINT,
-            "world_size": shards,
-            "model": {"name": "echo", "path": str(model), "revision": "none"},
-            "engine": {
-                "name": "echo",
-                "dtype": "auto",
-                "tensor_parallel": 1,
-                "max_model_len": None,
-                "gpu_memory_utilization": None,
-                "enforce_eager": False,
-                "options": {"concurrency": 1, **options},
-            },
-            "chat_template_args": {},
-            "flush": {"rows": flush_rows, "seconds": 60.0},
-            "progress_seconds": 0.2,
-        }
-        return json.dumps(spec).encode()
-
-    def _files(self, layout: RunLayout, shards: int, rows: int) -> dict[str, Path | bytes]:
-        files: dict[str, Path | bytes] = {}
-        for rank in range(shards):
-            questions = [
-                {
-                    "request_id": _request_id(layout.run_key, rank, row),
-                    "benchmark": "Test",
-                    "problem_id": str(row),
-                    "repeat_idx": 0,
-                    "messages": [{"role": "user", "content": f"How much is {row} + {rank}?"}],
-                    "sampling": {
-                        "temperature": 0.0,
-                        "top_p": 1.0,
-                        "max_tokens": 16,
-                        "seed": row,
-                        "stop": [],
-                    },
-                }
-                for row in range(rows)
-            ]
-            sink = pa.BufferOutputStream()
-            pq.write_table(pa.Table.from_pylist(questions, schema=_INPUT), sink)
-            name = layout.input_file(rank, shards).name
-            files[f"inputs/{name}"] = sink.getvalue().to_pybytes()
-        return files
 
 
 def _request_id(run_key: str, rank: int, row: int) -> str:
