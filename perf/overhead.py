@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +29,7 @@ from rich.table import Table
 
 from nightshard.cli.api import AirflowApi
 from nightshard.core.settings import PROJECT_ROOT, Settings
+from nightshard.core.task_states import RUN_ENDED
 from nightshard.local.info import ClusterInfo
 from nightshard.local.stack import LocalStack
 
@@ -77,17 +80,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nightshard-perf-") as name:
         state = Path(name)
         settings = prepare(state, seconds)
-        stack = LocalStack(settings)
-        try:
-            cluster, airflow = stack.up(print)
-            api = AirflowApi(airflow.url, airflow.username, airflow.password)
-            while not api.dag_exists():
-                time.sleep(POLL_S)
+        with running(settings) as (cluster, api):
             measure(api, cluster, settings, seed=0)  # warm-up: first imports, worker staged
             results = [measure(api, cluster, settings, seed=pair + 1) for pair in range(pairs)]
-        finally:
-            stack.down()
     report(results)
+
+
+@contextmanager
+def running(
+    settings: Settings, *, accounting: bool = False
+) -> Iterator[tuple[ClusterInfo, AirflowApi]]:
+    """Run a cluster and an Airflow that knows the DAG."""
+    stack = LocalStack(settings, accounting=accounting)
+    try:
+        cluster, airflow = stack.up(print)
+        api = AirflowApi(airflow.url, airflow.username, airflow.password)
+        while not api.dag_exists():
+            time.sleep(POLL_S)
+        yield cluster, api
+    finally:
+        stack.down()
 
 
 def prepare(state: Path, seconds: float) -> Settings:
@@ -115,8 +127,10 @@ def prepare(state: Path, seconds: float) -> Settings:
     return Settings.from_env({"NIGHTSHARD_STATE": str(state), "NIGHTSHARD_CLUSTERS": str(clusters)})
 
 
-def measure(api: AirflowApi, cluster: ClusterInfo, settings: Settings, seed: int) -> Measured:
-    """Run the DAG, then the same array by hand."""
+def run_dag(
+    api: AirflowApi, settings: Settings, seed: int
+) -> tuple[float, str, list[dict[str, Any]]]:
+    """Run the DAG to its end; return when it was triggered, its id and the shards' manifests."""
     run_id = api.trigger(
         {
             "cluster": "local",
@@ -129,13 +143,19 @@ def measure(api: AirflowApi, cluster: ClusterInfo, settings: Settings, seed: int
         }
     )
     triggered = time.time()
-    while (run_state := api.run_state(run_id)) not in {"success", "failed"}:
+    while (run_state := api.run_state(run_id)) not in RUN_ENDED:
         time.sleep(POLL_S)
     if run_state == "failed":
         sys.exit(f"The run {run_id} failed; see {settings.state}.")
+    run = settings.state / "store" / "runs" / api.result(run_id, "record")["run_key"]
+    files = run.glob("outputs/*.manifest.json")
+    return triggered, run_id, [json.loads(file.read_text()) for file in files]
+
+
+def measure(api: AirflowApi, cluster: ClusterInfo, settings: Settings, seed: int) -> Measured:
+    """Run the DAG, then the same array by hand."""
+    triggered, run_id, manifests = run_dag(api, settings, seed)
     run_key = api.result(run_id, "record")["run_key"]
-    outputs = settings.state / "store" / "runs" / run_key / "outputs"
-    manifests = [json.loads(file.read_text()) for file in outputs.glob("*.manifest.json")]
     tasks = api.task_instances(run_id)
     bare, waited = bare_seconds(cluster, run_key)
     submitted, noticed = (_step_end(tasks, step) for step in ("submit_shards", "shard"))

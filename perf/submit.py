@@ -12,10 +12,8 @@ both over SSH, from an Airflow that starts a process for each task.
 """
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-from overhead import POLL_S, SHARDS, prepare
+from overhead import SHARDS, prepare, run_dag, running
 from rich.console import Console
 from rich.table import Table
 
 from nightshard.cli.api import AirflowApi
 from nightshard.core.settings import Settings
 from nightshard.local.info import ClusterInfo
-from nightshard.local.stack import LocalStack
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nightshard-perf-") as name:
         state = Path(name)
         settings = prepare(state, seconds)
-        stack = LocalStack(settings, accounting=True)
-        try:
-            cluster, airflow = stack.up(print)
-            api = AirflowApi(airflow.url, airflow.username, airflow.password)
-            while not api.dag_exists():
-                time.sleep(POLL_S)
+        with running(settings, accounting=True) as (cluster, api):
             if not arguments.quick:
                 through_airflow(api, settings, seed=0)
             os.environ |= cluster.environment()
@@ -71,30 +63,12 @@ def main() -> None:
             for pair in range(pairs):
                 ours.append(through_airflow(api, settings, seed=pair + 1))
                 theirs.append(through_submitit(cluster, seconds, pair))
-        finally:
-            stack.down()
     report(ours, theirs)
 
 
 def through_airflow(api: AirflowApi, settings: Settings, seed: int) -> Measured:
     """Run the DAG to the end of its sensors."""
-    run_id = api.trigger(
-        {
-            "cluster": "local",
-            "model": str(settings.state / "model"),
-            "tasks": ["Starter"],
-            "source": {"Starter": str(settings.state / "questions.jsonl")},
-            "num_shards": SHARDS,
-            "repeats": 1,
-            "seed": seed,
-        }
-    )
-    while (run_state := api.run_state(run_id)) not in {"success", "failed"}:
-        time.sleep(POLL_S)
-    if run_state == "failed":
-        sys.exit(f"The run {run_id} failed; see {settings.state}.")
-    outputs = settings.state / "store" / "runs" / api.result(run_id, "record")["run_key"]
-    manifests = [json.loads(one.read_text()) for one in outputs.glob("outputs/*.manifest.json")]
+    _, run_id, manifests = run_dag(api, settings, seed)
     starts = [_instant(manifest["started_at"]) for manifest in manifests]
     ends = [_instant(manifest["finished_at"]) for manifest in manifests]
     tasks = api.task_instances(run_id)
