@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from shard_worker.layout import ShardLayout
 from shard_worker.rows import Message, Request, Sampling, requests_to_bytes
@@ -89,12 +89,18 @@ class Run:
         path: Path = SOURCE,
         env: dict[str, str] | None = None,
         before: Sequence[str] = (),
+        log: IO[str] | None = None,
     ) -> subprocess.Popen[str]:
+        """Start an attempt.
+
+        Nobody reads its pipes until it has ended: one that says much before needs a ``log``, or it
+        stands still where the pipe is full.
+        """
         process = subprocess.Popen(
             [*before, self.python, *self.arguments(attempt)],
             env={**os.environ, "PYTHONPATH": str(path), **(env or {})},
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stderr=log or subprocess.PIPE,
+            stdout=log or subprocess.PIPE,
             text=True,
             cwd=self.folder,
         )

@@ -132,7 +132,7 @@ async def _start_now(lab: Lab, run: FaultRun) -> None:
     """Cut short the two minutes for which Slurm holds a requeued job back."""
     element = await run.element(0)
     again = run.folder / "shards/00000/claim-1-restart-1"
-    for _ in range(5):
+    for _ in range(16):  # longer than the two minutes: Slurm may overlook the wish
         lab.site.ask("scontrol", "update", f"JobId={element}", "StartTime=now", check=False)
         with contextlib.suppress(AssertionError):
             return await until(again.exists, "Slurm started the job again", timeout_s=10)

@@ -194,6 +194,16 @@ def test_a_length_beyond_the_model_is_bad_configuration(
     assert f"engine.max_model_len is 4096, but the model takes {LIMIT}" in said
 
 
+def test_more_prompt_than_one_step_takes_does_not_hurt_seeded_requests(
+    tmp_path: Path, worker_python: str, tiny_model: Path
+) -> None:
+    rows = [say(r, "7 + 5 " * 40) for r in make_requests(200, temperature=1.0, max_tokens=2)]
+    run = start(tmp_path, worker_python, tiny_model, rows)
+    code, said = run.finish(env=IN_PROCESS)
+    assert code == 0, said
+    assert len(answers_of(run)) == len(rows)
+
+
 def test_vllm_in_its_own_processes_is_interrupted_well_and_goes_on_to_the_same_answers(
     batch: tuple[Run, str],
     requests: list[Request],
@@ -206,14 +216,15 @@ def test_vllm_in_its_own_processes_is_interrupted_well_and_goes_on_to_the_same_a
         for index, request in enumerate(make_requests(3000, max_tokens=200, temperature=1.0))
     ]
     run = start(tmp_path, worker_python, tiny_model, [*requests, *filler])
-    process = run.start(env=OWN_PROCESSES)
+    log = tmp_path / "said.log"
+    with log.open("w") as stream:
+        process = run.start(env=OWN_PROCESSES, log=stream)
     while len(read_parts(run.layout.parts, "f" * 32)) < len(requests):
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, log.read_text()
         time.sleep(0.1)
     process.send_signal(signal.SIGUSR1)
-    out, err = process.communicate(timeout=KILL_AFTER)
-    assert process.returncode == 75, out + err
-    assert "exited unexpectedly" not in out + err
+    assert process.wait(timeout=KILL_AFTER) == 75, log.read_text()
+    assert "exited unexpectedly" not in log.read_text()
     survived = read_parts(run.layout.parts, "f" * 32)
     run.write(make_spec(tiny_model, engine={"name": "vllm"}), requests)
     code, said = run.finish(attempt=2, env=OWN_PROCESSES)

@@ -126,6 +126,10 @@ class VllmEngine:
         engine = self._spec.engine
         if engine.gpu_memory_utilization is not None:
             more["gpu_memory_utilization"] = engine.gpu_memory_utilization
+        if current_platform.is_cpu():
+            # Between two chunks of a seeded request's prompt vLLM winds the generator back, which
+            # a CPU generator cannot do: the engine dies with "does not use offset".
+            more["enable_chunked_prefill"] = False
         return EngineArgs(
             model=str(self._spec.model_path),
             dtype=engine.dtype,
@@ -134,8 +138,7 @@ class VllmEngine:
             trust_remote_code=False,
             disable_log_stats=True,
             seed=0,
-            **engine.options,
-            **more,
+            **{**engine.options, **more},
         )
 
     def _read_model(self) -> tuple[Any, int]:
