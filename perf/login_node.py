@@ -123,7 +123,7 @@ def progress_text(rank: int, done: int) -> str:
     """Return what a worker writes."""
     return json.dumps(
         {
-            "contract_version": 1,
+            "contract_version": 2,
             "rank": rank,
             "attempt": 1,
             "job_id": "1234567",

@@ -18,7 +18,13 @@ KILL_AFTER = 120
 
 
 def make_requests(count: int, **sampling: Any) -> list[Request]:
-    values = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 16, "stop": (), **sampling}
+    values: dict[str, Any] = {
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "max_tokens": 16,
+        "stop": (),
+        **sampling,
+    }
     return [
         Request(
             request_id=f"{index:032x}",
@@ -27,6 +33,7 @@ def make_requests(count: int, **sampling: Any) -> list[Request]:
             repeat_idx=index % 2,
             messages=(Message(role="user", content=f"what is {index} plus 1"),),
             sampling=Sampling(**{"seed": 1000 + 7 * index, **values}),
+            cost=float(values["max_tokens"]),
         )
         for index in range(count)
     ]
@@ -34,7 +41,7 @@ def make_requests(count: int, **sampling: Any) -> list[Request]:
 
 def make_spec(model: Path, **changes: Any) -> dict[str, Any]:
     spec: dict[str, Any] = {
-        "contract_version": 1,
+        "contract_version": 2,
         "run_key": "test-run",
         "fingerprint": "f" * 32,
         "world_size": 1,

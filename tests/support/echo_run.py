@@ -25,7 +25,7 @@ def echo_spec(
     model.mkdir(exist_ok=True)
     (model / "config.json").write_text("{}")
     spec = {
-        "contract_version": 1,
+        "contract_version": 2,
         "run_key": layout.run_key,
         "fingerprint": FINGERPRINT,
         "world_size": world_size,

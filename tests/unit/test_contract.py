@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
 
 WORKER = Settings.from_env({}).worker_source
 EXAMPLE_MANIFEST = {
-    "contract_version": 1,
+    "contract_version": 2,
     "run_key": "run",
     "fingerprint": "fp",
     "rank": 0,

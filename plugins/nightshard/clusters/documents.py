@@ -31,7 +31,7 @@ class Document(BaseModel):
 class Progress(Document):
     """``progress.json``: how far a shard is."""
 
-    contract_version: Literal[1]
+    contract_version: Literal[2]
     rank: Count
     attempt: Annotated[int, Field(ge=1)]
     phase: Literal["starting", "loading", "generating", "writing", "done", "failed"]
@@ -44,6 +44,7 @@ class Progress(Document):
     job_id: str | None
     updated_at: str
     message: str | None
+    telemetry: dict[str, Any] = Field(default_factory=dict)
 
 
 class Timings(Document):
@@ -67,7 +68,7 @@ class SlurmIds(Document):
 class Manifest(Document):
     """``shard-RRRRR-of-NNNNN.manifest.json``: says that a shard's answers are complete."""
 
-    contract_version: Literal[1]
+    contract_version: Literal[2]
     run_key: str
     fingerprint: str
     rank: Count
@@ -83,12 +84,14 @@ class Manifest(Document):
     gpu: str | None
     node: str
     slurm: SlurmIds
+    blocks: list[str] = Field(default_factory=list)
+    telemetry: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str]
     started_at: str
     finished_at: str
 
     def fault(
-        self, *, run_key: str, rank: int, world_size: int, rows: int, fingerprint: str
+        self, *, run_key: str, rank: int, world_size: int, rows: int | None, fingerprint: str
     ) -> str | None:
         """Say in what it disagrees with what was asked; None where it does not."""
         expected: dict[str, Any] = {
@@ -100,7 +103,7 @@ class Manifest(Document):
         }
         for name, value in expected.items():
             found = getattr(self, name)
-            if found != value:
+            if value is not None and found != value:
                 return f"its manifest says {name} {found}, expected {value}"
         return None
 

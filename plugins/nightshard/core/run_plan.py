@@ -10,7 +10,7 @@ from nightshard.core.errors import UserError
 from nightshard.core.fingerprint import ModelDescription, fingerprint, fingerprint_content
 from nightshard.core.run_params import RunParams, model_label
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 """Version of the file contract with the worker (``docs/architecture.md``)."""
 
 FLUSH_ROWS = 32
@@ -32,6 +32,7 @@ class RunPlan:
         worker: the staged worker, a path on the cluster.
         started_at: start of the DAG run, ISO 8601 with a zone.
         dag_run_id: Airflow's id.
+        balance: ``steal``, or ``static`` where every shard keeps to its own requests.
     """
 
     run_key: str
@@ -43,6 +44,7 @@ class RunPlan:
     worker: str
     started_at: str
     dag_run_id: str
+    balance: str = "static"
 
     @property
     def fingerprint(self) -> str:
@@ -93,6 +95,7 @@ class RunPlan:
             },
             "engine": dict(self.engine),
             "chat_template_args": {},
+            "balance": self.balance,
             "flush": {"rows": FLUSH_ROWS, "seconds": FLUSH_SECONDS},
             "progress_seconds": PROGRESS_SECONDS,
         }

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from nightshard.benchmarks.base import Problem
+from nightshard.core.plan import estimated_cost
 from nightshard.core.requests import Message, Request, Sampling
 
 
@@ -31,6 +32,7 @@ REQUEST_SCHEMA = _schema(
             ]
         ),
     ),
+    ("cost", pa.float32()),
 )
 """A shard's input, as the contract with the worker has it."""
 
@@ -144,4 +146,5 @@ def _request_row(request: Request) -> dict[str, Any]:
         "repeat_idx": request.repeat_idx,
         "messages": list(request.messages),
         "sampling": request.sampling.to_dict(),
+        "cost": estimated_cost(request),
     }

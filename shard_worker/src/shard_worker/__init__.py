@@ -6,5 +6,5 @@ It knows the control plane only by the files of the run folder, whose JSON Schem
 
 __version__ = "0.1.0"
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 """Version of the file contract; a spec of another version is refused."""

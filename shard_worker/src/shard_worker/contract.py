@@ -15,18 +15,23 @@ from shard_worker import CONTRACT_VERSION
 from shard_worker.errors import ConfigError
 
 
+STOP_BEFORE_S = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """How the model is run.
 
     Attributes:
-        name: engine, ``vllm`` or ``echo``.
+        name: engine, ``vllm``, ``transformers``, ``openai`` or ``echo``.
         dtype: of weights and activations; ``auto`` takes the checkpoint's own.
         tensor_parallel: number of GPUs over which each layer is split.
         max_model_len: prompt and answer together, in tokens; None lets the worker choose.
         gpu_memory_utilization: share of the GPU's memory, in (0, 1]; None is the engine's default.
         enforce_eager: no graph capture, for a faster start and slower tokens.
         options: engine-specific, see the schema.
+        trust_remote_code: whether code in the model's folder may run.
+        logprobs: whether the log-probability of each generated token is kept.
     """
 
     name: str
@@ -36,6 +41,16 @@ class EngineSettings:
     gpu_memory_utilization: float | None
     enforce_eager: bool
     options: Mapping[str, Any]
+    trust_remote_code: bool = False
+    logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter: a name for people and its folder."""
+
+    name: str
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +65,10 @@ class Spec:
         model_path: folder of the weights on this cluster.
         model_revision: what the control plane resolved.
         engine: how the model is run.
+        adapter: LoRA adapter on top of the weights, None without one.
         chat_template_args: variables for the chat template.
+        steal: a shard with room takes blocks that others have not begun.
+        stop_before_s: how long before its job's end a shard stops by itself, in seconds.
         flush_rows: answers after which a part is written.
         flush_seconds: age of the oldest unwritten answer after which a part is written.
         progress_seconds: longest time between two refreshes of ``progress.json``.
@@ -67,6 +85,9 @@ class Spec:
     flush_rows: int
     flush_seconds: float
     progress_seconds: float
+    adapter: Adapter | None = None
+    steal: bool = False
+    stop_before_s: float = STOP_BEFORE_S
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Spec":
@@ -83,7 +104,14 @@ class Spec:
             flush_rows=value["flush"]["rows"],
             flush_seconds=value["flush"]["seconds"],
             progress_seconds=value["progress_seconds"],
+            adapter=_adapter(value["model"].get("adapter")),
+            steal=value.get("balance") == "steal",
+            stop_before_s=value.get("stop_before_s", STOP_BEFORE_S),
         )
+
+
+def _adapter(value: Mapping[str, str] | None) -> Adapter | None:
+    return Adapter(value["name"], Path(value["path"])) if value else None
 
 
 @cache

@@ -37,6 +37,7 @@ class Attempt:
         versions: of the packages that made the answers.
         gpu: name of the GPU, None without one.
         started_at: UTC.
+        blocks: names of the blocks that the shard claimed.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Attempt:
     versions: dict[str, str]
     gpu: str | None
     started_at: datetime
+    blocks: tuple[str, ...] = ()
 
 
 def write_output(layout: ShardLayout, spec: Spec, answers: Sequence[Answer]) -> None:
@@ -86,6 +88,8 @@ def write_manifest(
         "gpu": attempt.gpu,
         "node": attempt.place.node,
         "slurm": attempt.place.to_manifest(),
+        "blocks": list(attempt.blocks),
+        "telemetry": {},
         "versions": attempt.versions,
         "started_at": attempt.started_at.isoformat(),
         "finished_at": datetime.now(UTC).isoformat(),

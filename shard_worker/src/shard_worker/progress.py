@@ -127,4 +127,5 @@ class Progress:
                 "tokens_per_s": round(self._rate, 1),
                 "updated_at": datetime.now(UTC).isoformat(),
                 "message": self._message,
+                "telemetry": {},
             }

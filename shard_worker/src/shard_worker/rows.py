@@ -41,7 +41,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One row of the input."""
+    """One row of the input.
+
+    ``cost`` is the expected length of the answer in tokens, by which work is balanced.
+    """
 
     request_id: str
     benchmark: str
@@ -49,6 +52,7 @@ class Request:
     repeat_idx: int
     messages: tuple[Message, ...]
     sampling: Sampling
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class Answer:
         error: a sentence, None for an answer.
         rank: the shard that made it.
         attempt: the attempt that made it.
+        token_logprobs: natural logarithm of each generated token's probability, where asked for.
     """
 
     request_id: str
@@ -84,6 +89,7 @@ class Answer:
     error: str | None
     rank: int
     attempt: int
+    token_logprobs: tuple[float, ...] | None = None
 
 
 _INPUT_FIELDS: "list[pa.Field[Any]]" = [
@@ -104,6 +110,7 @@ _INPUT_FIELDS: "list[pa.Field[Any]]" = [
             ]
         ),
     ),
+    pa.field("cost", pa.float32()),
 ]
 INPUT_SCHEMA = pa.schema(_INPUT_FIELDS)
 
@@ -123,6 +130,8 @@ _OUTPUT_FIELDS: "list[pa.Field[Any]]" = [
     pa.field("attempt", pa.int32()),
 ]
 OUTPUT_SCHEMA = pa.schema(_OUTPUT_FIELDS)
+LOGPROBS = pa.field("token_logprobs", pa.list_(pa.float32()))
+"""One more column, there only if an answer of the file has it."""
 
 
 def read_requests(path: Path) -> list[Request]:
@@ -166,6 +175,7 @@ def _request(row: dict[str, object]) -> Request:
         repeat_idx=int(str(row["repeat_idx"])),
         messages=tuple(messages),
         sampling=Sampling(**{**sampling, "stop": tuple(sampling["stop"] or ())}),
+        cost=float(str(row["cost"] or sampling["max_tokens"])),
     )
 
 
@@ -177,7 +187,10 @@ def requests_to_bytes(requests: Sequence[Request]) -> bytes:
 
 def answers_to_bytes(answers: Sequence[Answer], metadata: dict[str, str]) -> bytes:
     """Render answers as parquet with ``metadata`` in the schema."""
-    schema = OUTPUT_SCHEMA.with_metadata(metadata)
+    schema = OUTPUT_SCHEMA
+    if any(answer.token_logprobs is not None for answer in answers):
+        schema = schema.append(LOGPROBS)
+    schema = schema.with_metadata(metadata)
     rows = [asdict(answer) for answer in answers]
     return _parquet(pa.Table.from_pylist(rows, schema=schema))
 
@@ -199,6 +212,11 @@ def answers_from_bytes(data: bytes) -> tuple[list[Answer], dict[str, str]]:
     metadata = {
         key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
     }
-    if table.schema.names != OUTPUT_SCHEMA.names:
+    if table.schema.names not in (OUTPUT_SCHEMA.names, [*OUTPUT_SCHEMA.names, LOGPROBS.name]):
         raise ValueError("the columns are not those of an answer file")
-    return [Answer(**row) for row in table.to_pylist()], metadata
+    return [_answer(row) for row in table.to_pylist()], metadata
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    logprobs = row.pop(LOGPROBS.name, None)
+    return Answer(**row, token_logprobs=None if logprobs is None else tuple(logprobs))

@@ -30,9 +30,13 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 CASES = [
-    ("contract_version", 2, "contract_version is 2, but this worker speaks 1"),
+    ("contract_version", 3, "contract_version is 3, but this worker speaks 2"),
     ("engine.dtype", "int4", "engine.dtype is 'int4'; it must be one of auto, float32"),
-    ("engine.name", "mlx", "engine.name is 'mlx'; it must be one of vllm, echo"),
+    (
+        "engine.name",
+        "mlx",
+        "engine.name is 'mlx'; it must be one of vllm, transformers, openai, echo",
+    ),
     ("engine.tensor_parallel", 0, "engine.tensor_parallel cannot be used: 0 is less than"),
     ("engine.options", {"sleep": 1}, "engine.options has the unknown key 'sleep'; remove it."),
     ("flush", KeyError, "the document lacks 'flush'; add it."),

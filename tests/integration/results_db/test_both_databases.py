@@ -50,7 +50,7 @@ def make_run(number: int, **changes) -> RunRecord:
         "requests": 60,
         "reused": 3,
         "params": {"tasks": ["Starter"], "system_prompt": "Ünïcode ❤ 'quoted' \n"},
-        "spec": {"contract_version": 1, "engine": {"options": {}}},
+        "spec": {"contract_version": 2, "engine": {"options": {}}},
         "dag_id": "evaluate",
         "dag_run_id": "manual__1",
         "answers_url": "memory://answers.parquet",

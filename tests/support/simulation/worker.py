@@ -254,7 +254,7 @@ class Worker:
 
     def _progress(self, phase: str) -> None:
         value = {
-            "contract_version": 1,
+            "contract_version": 2,
             "rank": self.rank,
             "attempt": self.attempt,
             "phase": phase,
@@ -277,7 +277,7 @@ class Worker:
 def manifest_of(layout: RunLayout, rank: int, size: int, rows: int, sha256: str) -> dict[str, Any]:
     """Return a manifest of the contract."""
     return {
-        "contract_version": 1,
+        "contract_version": 2,
         "run_key": layout.run_key,
         "fingerprint": FINGERPRINT,
         "rank": rank,

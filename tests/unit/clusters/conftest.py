@@ -36,7 +36,7 @@ def watched(rank: int = 0, job: ArrayJob = JOB) -> WatchedShard:
 
 def manifest_text(rank: int = 0, **changes: Any) -> str:
     value = {
-        "contract_version": 1,
+        "contract_version": 2,
         "run_key": "run-1",
         "fingerprint": "f" * 32,
         "rank": rank,
@@ -66,7 +66,7 @@ def manifest_text(rank: int = 0, **changes: Any) -> str:
 
 def progress_text(rank: int = 0, **changes: Any) -> str:
     value = {
-        "contract_version": 1,
+        "contract_version": 2,
         "rank": rank,
         "attempt": 1,
         "phase": "generating",

@@ -107,7 +107,7 @@ def test_a_shard_is_judged_by_all_that_is_known(lab, seen, state, final, words) 
         ({"run_key": "run-2"}, "run_key run-2, expected run-1"),
         ({"rank": 1}, "rank 1, expected 0"),
         ({"world_size": 8}, "world_size 8"),
-        ({"contract_version": 2}, "cannot be read"),
+        ({"contract_version": 3}, "cannot be read"),
         ({"sha256": "short"}, "cannot be read"),
     ],
 )
@@ -152,7 +152,7 @@ def test_the_documents_are_those_of_the_contract(lab) -> None:
     ):
         schema = json.loads((schemas / f"{name}.schema.json").read_text())
         Draft202012Validator(schema).validate(json.loads(text))
-        assert set(model.model_fields) == set(schema["properties"]) == set(schema["required"])
+        assert set(model.model_fields) == set(schema["properties"]) >= set(schema["required"])
         assert model.read(text) is not None
 
 

@@ -27,7 +27,7 @@ MODEL = ModelDescription(
     engine="vllm",
     engine_version="0.32.0",
     worker_version="0.1.0",
-    contract_version=1,
+    contract_version=2,
 )
 ENGINE = {
     "name": "vllm",
@@ -75,8 +75,8 @@ def test_parallelism_and_memory_leave_the_fingerprint_alone() -> None:
 
 
 def test_a_worker_of_another_contract_is_refused() -> None:
-    with pytest.raises(UserError, match="speaks contract 2"):
-        check_description(dataclasses.replace(MODEL, contract_version=2))
+    with pytest.raises(UserError, match="speaks contract 3"):
+        check_description(dataclasses.replace(MODEL, contract_version=3))
 
 
 def test_shards_and_hours_follow_the_user_then_the_profile() -> None:

@@ -52,7 +52,7 @@ def shard(
     pq.write_table(pa.Table.from_pylist(rows, schema=ANSWER_SCHEMA), file)
     data = file.getvalue()
     manifest = {
-        "contract_version": 1,
+        "contract_version": 2,
         "run_key": "run",
         "fingerprint": "fp",
         "rank": rank,
@@ -199,7 +199,7 @@ def test_an_error_row_is_an_answer_that_came() -> None:
     [
         ({"fingerprint": "other"}, "Shard 2 of 2 has the fingerprint other and this run fp"),
         ({"run_key": "old"}, "Shard 2 of 2 has the run_key old and this run run"),
-        ({"contract_version": 2}, "does not follow the contract: contract_version"),
+        ({"contract_version": 3}, "does not follow the contract: contract_version"),
         ({"surprise": 1}, "does not follow the contract: .*surprise"),
         ({"rows": 3}, "Shard 2 of 2 holds 2 rows and its manifest says 3"),
         ({"errors": 1}, "Shard 2 of 2 holds 0 errors and its manifest says 1"),

@@ -197,7 +197,7 @@ def test_a_run_comes_back_as_it_was_recorded(shared_engine, record):
 
 
 def test_recording_twice_changes_nothing(engine):
-    record = run(params={"tasks": ["Starter"]}, spec={"contract_version": 1})
+    record = run(params={"tasks": ["Starter"]}, spec={"contract_version": 2})
     record_run(engine, record)
     before = rows(engine)
     record_run(engine, record)

@@ -18,7 +18,7 @@ HTML = {"accept": "text/html"}
 
 def progress(**changes: Any) -> dict[str, Any]:
     return {
-        "contract_version": 1,
+        "contract_version": 2,
         "rank": 1,
         "attempt": 1,
         "phase": "generating",

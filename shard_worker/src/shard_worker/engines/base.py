@@ -18,6 +18,7 @@ class Completion:
         output_tokens: number of tokens generated.
         finish_reason: ``stop``, ``length`` or ``error``.
         error: a sentence, None if all is well.
+        token_logprobs: natural logarithm of each generated token's probability, where asked for.
     """
 
     request_id: str
@@ -26,6 +27,7 @@ class Completion:
     output_tokens: int
     finish_reason: str
     error: str | None = None
+    token_logprobs: tuple[float, ...] | None = None
 
 
 class RequestRefusedError(Exception):
