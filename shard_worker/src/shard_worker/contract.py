@@ -14,7 +14,6 @@ from jsonschema.exceptions import ValidationError
 from shard_worker import CONTRACT_VERSION
 from shard_worker.errors import ConfigError
 
-
 STOP_BEFORE_S = 60.0
 
 
