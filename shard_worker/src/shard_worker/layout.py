@@ -1,7 +1,10 @@
 """Names of the files in a run folder."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+_INPUT = re.compile(r"shard-\d{5}-of-(?P<size>\d{5})\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,11 @@ class ShardLayout:
         """Written last: what makes the output count."""
         return self.run_dir / "outputs" / f"{self.name}.manifest.json"
 
+    @property
+    def blocks(self) -> Path:
+        """Folder of the claims on blocks, one for each number of shards."""
+        return self.run_dir / "blocks" / f"of-{self.world_size:05d}"
+
     def claim(self, attempt: int) -> Path:
         """Return the claim file of an attempt."""
         return self.folder / f"claim-{attempt}"
@@ -69,3 +77,9 @@ class ShardLayout:
     def log(self, attempt: int) -> Path:
         """Return the file into which the batch script sends this attempt's output."""
         return self.folder / f"attempt-{attempt}.log"
+
+
+def sizes(layout: ShardLayout) -> set[int]:
+    """Return into how many shards a run has been cut, now and before."""
+    matches = (_INPUT.fullmatch(path.name) for path in layout.inputs.parent.iterdir())
+    return {int(match["size"]) for match in matches if match}

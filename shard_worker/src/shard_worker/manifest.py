@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shard_worker import CONTRACT_VERSION
+from shard_worker.board import held_by
 from shard_worker.contract import Spec, violations
 from shard_worker.fsio import sha256_of, write_atomic
 from shard_worker.layout import ShardLayout
@@ -111,9 +112,15 @@ def is_finished(layout: ShardLayout, spec: Spec) -> bool:
     except (OSError, ValueError) as error:
         log.warning("%s cannot be read: %s", layout.manifest, error)
         return False
-    if wrong := violations("manifest", value):
-        log.warning("%s is not valid: %s", layout.manifest.name, wrong[0])
+    if fault := _fault(value, layout, spec):
+        log.warning("%s %s; the shard is made again", layout.manifest.name, fault)
         return False
+    return True
+
+
+def _fault(value: Any, layout: ShardLayout, spec: Spec) -> str | None:
+    if wrong := violations("manifest", value):
+        return f"is not valid: {wrong[0]}"
     expected = {
         "fingerprint": spec.fingerprint,
         "rank": layout.rank,
@@ -121,9 +128,10 @@ def is_finished(layout: ShardLayout, spec: Spec) -> bool:
     }
     for key, wanted in expected.items():
         if value[key] != wanted:
-            log.warning("%s has another %s; it is replaced", layout.manifest.name, key)
-            return False
+            return f"has another {key}"
+    if spec.steal and held_by(layout.blocks, layout.rank) - set(value.get("blocks", ())):
+        # An attempt that was given up wrote its manifest after the one that replaced it.
+        return "lacks blocks that its shard has claimed"
     if not layout.output.is_file() or sha256_of(layout.output) != value["sha256"]:
-        log.warning("%s is not the file that its manifest names", layout.output.name)
-        return False
-    return True
+        return f"names another content than that of {layout.output.name}"
+    return None

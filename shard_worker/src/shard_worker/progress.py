@@ -93,6 +93,11 @@ class Progress:
             self._total, self._done, self._errors = total, done, errors
             self._tokens = output_tokens
 
+    def expect(self, total: int) -> None:
+        """Set how many answers the shard will have, as far as it is known now."""
+        with self._lock:
+            self._total = total
+
     def count(self, *, output_tokens: int, error: bool) -> None:
         """Count one finished answer."""
         with self._lock:

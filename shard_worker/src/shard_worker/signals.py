@@ -1,6 +1,7 @@
 """Ending well when Slurm asks."""
 
 import signal
+import time
 from types import FrameType
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -15,12 +16,24 @@ class StopRequest:
     """Remembers that a signal asked this process to end.
 
     While ``urgent`` (an engine loads for minutes and cannot be asked to stop) the signal raises
-    at once; otherwise the loop looks at :attr:`name` between two steps.
+    at once; otherwise the loop asks for the :meth:`wish` between two steps.
+
+    Attributes:
+        name: of the signal that came, None before.
+        urgent: raise in the handler.
+        deadline: monotonic second at which the process shall end by itself.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.deadline: float | None = None
         self.urgent = False
+
+    def wish(self) -> str | None:
+        """Return what asks this process to end now, None if nothing does."""
+        if self.name is None and self.deadline is not None and time.monotonic() > self.deadline:
+            self.name = "the approach of its time limit"
+        return self.name
 
     def install(self) -> None:
         """Take the signals, in the main thread."""

@@ -65,7 +65,7 @@ class Failing(EchoEngine):
     ("error", "good_steps", "code"),
     [
         (RuntimeError("CUDA out of memory"), None, 3),
-        (RuntimeError("illegal memory access"), 3, 4),
+        (RuntimeError("CUDA error: no device"), None, 4),
         (MemoryError(), 3, 3),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_broken_engine_keeps_its_answers_and_says_why(
 ) -> None:
     echo_run(10)
     engine = Failing(error, good_steps)
-    monkeypatch.setattr("shard_worker.run.make_engine", lambda spec: engine)
+    monkeypatch.setattr("shard_worker.generate.make_engine", lambda spec: engine)
     assert here() == code
     assert len(read_parts(run.layout.parts, "f" * 32)) == (good_steps or 0)
     assert engine.closed

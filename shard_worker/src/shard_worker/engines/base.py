@@ -46,23 +46,33 @@ class Engine(Protocol):
     """Generates text. Not thread-safe; a module of an engine has ``make(spec) -> Engine``.
 
     Attributes:
-        capacity: how many requests it wants to hold, so that it never idles.
+        capacity: how many requests it wants to hold, so that it never idles. Few more than it can
+            run at once, since other shards cannot take what it holds.
         gpu: name of the GPU once loaded, None without one.
+        token_room: tokens, prompts and answers together, that it can hold at once; None where that
+            is not known.
     """
 
     capacity: int
     gpu: str | None
+    token_room: int | None
 
     def load(self, requests: Sequence[Request]) -> None:
-        """Make ready for these requests; called once.
+        """Make ready for these requests; called once. Others may be added where they fit.
 
         Raises:
             ConfigError: the settings do not fit the model.
             Exception: anything else; :func:`shard_worker.failures.explain` sorts it.
         """
 
+    def fits(self, request: Request) -> bool:
+        """Tell whether a request that was not known at loading can be run as well as any other.
+
+        One whose answer would be cut shorter than in an engine loaded for it does not fit.
+        """
+
     def add(self, request: Request) -> None:
-        """Take one of the requests.
+        """Take a request.
 
         Raises:
             RequestRefusedError: this request cannot be run.

@@ -17,9 +17,10 @@ from shard_worker.errors import ConfigError
 from shard_worker.rows import Request
 from shard_worker.templating import render_prompt
 
-QUEUE_FACTOR = 2
-"""Requests held per running sequence: enough waiting ones that a finished one is followed at once,
-and few enough that stopping abandons little."""
+RESERVE_SHARE = 8
+RESERVE_LEAST = 8
+"""Requests held beyond those that run: an eighth, so that a finished one is followed at once, and
+few, because no other shard can take them and stopping abandons them."""
 
 CPU_CACHE_GIB = "2"
 """Key-value cache without a GPU, unless the profile sets ``VLLM_CPU_KVCACHE_SPACE``."""
@@ -41,11 +42,13 @@ class VllmEngine:
     def __init__(self, spec: Spec) -> None:
         self.capacity = 1
         self.gpu: str | None = None
+        self.token_room: int | None = None
         self._spec = spec
         self._engine: LLMEngine | None = None
         self._prompts: dict[str, _Prompt] = {}
+        self._tokenizer: Any = None
         self._max_model_len = 0
-        self._longest_prompt = 0
+        self._limit = 0
 
     def load(self, requests: Sequence[Request]) -> None:
         """Render every prompt, choose the sequence length, load the model.
@@ -53,33 +56,45 @@ class VllmEngine:
         Raises:
             ConfigError: vLLM refuses the settings or the model's files.
         """
-        tokenizer, limit = self._read_model()
-        self._prompts = {r.request_id: self._render(tokenizer, r) for r in requests}
+        self._tokenizer, limit = self._read_model()
+        self._prompts = {r.request_id: self._render(r) for r in requests}
         rendered = [
             (len(prompt.ids), request.sampling.max_tokens)
             for request in requests
             if (prompt := self._prompts[request.request_id]).error is None
         ]
-        self._longest_prompt = (self._spec.engine.max_model_len or limit) - 1
+        self._limit = self._spec.engine.max_model_len or limit
         self._max_model_len = choose_max_model_len(rendered, limit, self._spec.engine.max_model_len)
         if current_platform.is_cpu():
             # vLLM would take nearly all of the machine's memory, which shards here share.
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GIB)
-        if not any(length < self._max_model_len for length, _ in rendered):
+        if requests and not any(length < self._max_model_len for length, _ in rendered):
             return  # every request will be refused; a model would be loaded for nothing
         try:
             config = self._arguments(max_model_len=self._max_model_len).create_engine_config()
         except (ValueError, OSError) as error:
             raise _refused(self._spec, error) from error
         self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
-        self.capacity = QUEUE_FACTOR * config.scheduler_config.max_num_seqs
+        running = config.scheduler_config.max_num_seqs
+        self.capacity = running + max(RESERVE_LEAST, running // RESERVE_SHARE)
+        if blocks := config.cache_config.num_gpu_blocks:
+            self.token_room = blocks * config.cache_config.block_size
         if current_platform.is_cuda_alike():
             # By NVML, not torch.cuda, which would take GPU memory for this process.
             self.gpu = current_platform.get_device_name(0)
 
+    def fits(self, request: Request) -> bool:
+        """Tell whether prompt and answer go into the sequence length that was chosen."""
+        if self._engine is None or self._max_model_len >= self._limit:
+            return self._engine is not None
+        prompt = self._prompt(request)
+        needed = len(prompt.ids) + request.sampling.max_tokens
+        return prompt.error is not None or needed <= self._max_model_len
+
     def add(self, request: Request) -> None:
         """Give a request to vLLM, its answer cut to what the model has room for."""
-        prompt = self._prompts.pop(request.request_id)
+        prompt = self._prompt(request)
+        del self._prompts[request.request_id]
         if prompt.error is not None:
             raise RequestRefusedError(prompt.error)
         length = len(prompt.ids)
@@ -87,7 +102,7 @@ class VllmEngine:
         limit = answer_limit(length, sampling.max_tokens, self._max_model_len)
         if limit < 1:
             raise RequestRefusedError(
-                f"prompt has {length} tokens, the model takes {self._longest_prompt}", length
+                f"prompt has {length} tokens, the model takes {self._limit - 1}", length
             )
         try:
             parameters = SamplingParams(
@@ -153,9 +168,15 @@ class VllmEngine:
             raise _refused(self._spec, error) from error
         return tokenizer, int(limit)
 
-    def _render(self, tokenizer: Any, request: Request) -> _Prompt:
+    def _prompt(self, request: Request) -> _Prompt:
+        known = self._prompts.get(request.request_id)
+        if known is None:
+            known = self._prompts[request.request_id] = self._render(request)
+        return known
+
+    def _render(self, request: Request) -> _Prompt:
         try:
-            ids = render_prompt(tokenizer, request.messages, self._spec.chat_template_args)
+            ids = render_prompt(self._tokenizer, request.messages, self._spec.chat_template_args)
         except Exception as error:  # noqa: BLE001 (a template may raise anything)
             return _Prompt([], f"the chat template refuses these messages: {error}")
         return _Prompt(ids)
