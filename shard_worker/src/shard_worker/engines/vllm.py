@@ -13,6 +13,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from shard_worker.contract import Spec
 from shard_worker.engines.base import Completion, RequestRefusedError
 from shard_worker.engines.limits import answer_limit, choose_max_model_len
+from shard_worker.engines.vllm_watch import CoreWatch
 from shard_worker.errors import ConfigError
 from shard_worker.rows import Request
 from shard_worker.templating import render_prompt
@@ -45,6 +46,7 @@ class VllmEngine:
         self.token_room: int | None = None
         self._spec = spec
         self._engine: LLMEngine | None = None
+        self._watch: CoreWatch | None = None
         self._prompts: dict[str, _Prompt] = {}
         self._tokenizer: Any = None
         self._max_model_len = 0
@@ -75,6 +77,7 @@ class VllmEngine:
         except (ValueError, OSError) as error:
             raise _refused(self._spec, error) from error
         self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        self._watch = CoreWatch(self._engine.engine_core)
         running = config.scheduler_config.max_num_seqs
         self.capacity = running + max(RESERVE_LEAST, running // RESERVE_SHARE)
         if blocks := config.cache_config.num_gpu_blocks:
@@ -128,6 +131,8 @@ class VllmEngine:
 
     def close(self) -> None:
         """End vLLM's processes before the interpreter goes, which they would report as a crash."""
+        if self._watch is not None:
+            self._watch.end()
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.engine_core.shutdown()
