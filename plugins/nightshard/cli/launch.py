@@ -36,6 +36,13 @@ def _split_source(
     return pairs
 
 
+def _parse_json(_context: click.Context, _option: click.Parameter, value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not JSON: {error}.") from None
+
+
 def launch_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that describe an evaluation; the names are those of the params form."""
     options = [
@@ -68,6 +75,18 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
             "--system-instruction",
             "system_prompt",
             help="Put before each question.",
+        ),
+        click.option(
+            "--chat-template-args",
+            callback=_parse_json,
+            default="{}",
+            metavar="JSON",
+            help="Variables for the chat template, such as '{\"enable_thinking\": false}'.",
+        ),
+        click.option(
+            "--balance",
+            type=click.Choice(["steal", "static"]),
+            help="Whether shards take over each other's questions. Default: the profile's.",
         ),
         click.option("--limit", type=int, help="Only the first n problems of each benchmark."),
         click.option(

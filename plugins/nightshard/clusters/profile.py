@@ -126,6 +126,9 @@ class Defaults(Section):
 
     num_shards: Annotated[int, Field(ge=1)] = 1
     max_job_hours: Annotated[float, Field(gt=0)] = 4
+    balance: Literal["steal", "static"] = "steal"
+    """Whether a shard with room takes requests that other shards have not begun. It needs hard
+    links on the shared file system."""
 
 
 class Limits(Section):
@@ -162,12 +165,14 @@ class Polling(Section):
 class Engine(Section):
     """Defaults of the engine section of ``spec.json``."""
 
-    name: Literal["vllm", "echo"] = "vllm"
+    name: Literal["vllm", "transformers", "openai", "echo"] = "vllm"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     max_model_len: Annotated[int, Field(ge=1)] | None = None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     enforce_eager: bool = False
+    trust_remote_code: bool = False
+    """Whether code that lies in a model's folder may run on the cluster."""
     options: dict[str, Any] = Field(default_factory=dict)
 
 

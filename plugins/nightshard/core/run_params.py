@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -26,6 +26,8 @@ _SENTENCES = {
     "repeats": "give a whole number of at least 1",
     "seed": "give a whole number of at least 0",
     "limit": "give a whole number of at least 1, or leave it empty for all problems",
+    "balance": "choose steal or static, or leave it empty for the cluster's default",
+    "chat_template_args": 'give a JSON object such as {"enable_thinking": false}, or none',
 }
 
 
@@ -51,13 +53,15 @@ class RunParams(BaseModel):
     repeats: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     system_prompt: str | None = None
+    chat_template_args: Mapping[str, Any] = Field(default_factory=dict)
+    balance: Literal["steal", "static"] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     source: Mapping[str, str] = Field(default_factory=dict)
     force: bool = False
 
-    @field_validator("source", mode="before")
+    @field_validator("source", "chat_template_args", mode="before")
     @classmethod
-    def _no_source_is_an_empty_one(cls, value: Any) -> Any:
+    def _none_is_an_empty_one(cls, value: Any) -> Any:
         return {} if value is None else value
 
     @field_validator("revision", "system_prompt", mode="after")

@@ -44,17 +44,17 @@ class RunPlan:
     worker: str
     started_at: str
     dag_run_id: str
-    balance: str = "static"
+    balance: str = "steal"
 
     @property
     def fingerprint(self) -> str:
         """Id of everything outside the requests that can change an answer."""
-        return fingerprint(self.model, self.engine, {})
+        return fingerprint(self.model, self.engine, self.params.chat_template_args)
 
     @property
     def fingerprint_content(self) -> dict[str, Any]:
         """What the fingerprint is the id of."""
-        return fingerprint_content(self.model, self.engine, {})
+        return fingerprint_content(self.model, self.engine, self.params.chat_template_args)
 
     @property
     def started(self) -> datetime:
@@ -94,7 +94,7 @@ class RunPlan:
                 "revision": self.model.revision,
             },
             "engine": dict(self.engine),
-            "chat_template_args": {},
+            "chat_template_args": dict(self.params.chat_template_args),
             "balance": self.balance,
             "flush": {"rows": FLUSH_ROWS, "seconds": FLUSH_SECONDS},
             "progress_seconds": PROGRESS_SECONDS,

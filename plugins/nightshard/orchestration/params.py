@@ -94,6 +94,15 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
             description="Time limit of each shard. Empty: the cluster's default.",
             section=where,
         ),
+        "balance": Param(
+            None,
+            type=["string", "null"],
+            enum=["steal", "static", None],
+            title="Balance",
+            description="`steal`: a shard with room takes questions that others have not begun. "
+            "`static`: each keeps to its own. Empty: the cluster's default.",
+            section=where,
+        ),
         "temperature": Param(
             None,
             type=["number", "null"],
@@ -142,6 +151,13 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
             format="multiline",
             title="System prompt",
             description="Put before each question. Empty: none.",
+            section=sampling,
+        ),
+        "chat_template_args": Param(
+            {},
+            type=["object", "null"],
+            title="Chat template arguments",
+            description=('Variables for the model\'s chat template: `{"enable_thinking": false}`.'),
             section=sampling,
         ),
     }

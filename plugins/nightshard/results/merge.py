@@ -191,7 +191,7 @@ def _order(expected: pa.Table, answers: pa.Table) -> "pa.Array[Any]":
     if len(missing):
         owed = ""
         if "rank" in expected.column_names:
-            owed = f", owed by {_shards(expected.column('rank').take(missing))}"
+            owed = f", planned for {_shards(expected.column('rank').take(missing))}"
         raise IncompleteRunError(
             f"{len(missing)} of {_count(len(wanted), 'answer')} missing "
             f"({_some(wanted.take(missing))}){owed}; a missing answer is not a wrong "

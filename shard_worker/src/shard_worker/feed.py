@@ -49,8 +49,8 @@ class Feed(Protocol):
     def owed(self) -> Sequence[Request]:
         """Return the requests whose answers make up this shard's output, in order."""
 
-    def blocks(self) -> tuple[str, ...]:
-        """Return the names of the blocks that it claimed."""
+    def blocks(self) -> tuple[str, ...] | None:
+        """Return the names of the blocks that it claimed, None where there are no blocks."""
 
 
 class OwnRequests:
@@ -87,9 +87,9 @@ class OwnRequests:
         """See :class:`Feed`."""
         return self._requests
 
-    def blocks(self) -> tuple[str, ...]:
+    def blocks(self) -> tuple[str, ...] | None:
         """See :class:`Feed`."""
-        return ()
+        return None
 
 
 class SharedRequests:
@@ -162,7 +162,7 @@ class SharedRequests:
             for request in self._rows(block)
         ]
 
-    def blocks(self) -> tuple[str, ...]:
+    def blocks(self) -> tuple[str, ...] | None:
         """See :class:`Feed`."""
         return tuple(sorted(block.name for block in self._mine))
 

@@ -38,7 +38,7 @@ class Attempt:
         versions: of the packages that made the answers.
         gpu: name of the GPU, None without one.
         started_at: UTC.
-        blocks: names of the blocks that the shard claimed.
+        blocks: names of the blocks that the shard claimed, None where each keeps to its own.
     """
 
     number: int
@@ -46,7 +46,7 @@ class Attempt:
     versions: dict[str, str]
     gpu: str | None
     started_at: datetime
-    blocks: tuple[str, ...] = ()
+    blocks: tuple[str, ...] | None = None
 
 
 def write_output(layout: ShardLayout, spec: Spec, answers: Sequence[Answer]) -> None:
@@ -89,7 +89,7 @@ def write_manifest(
         "gpu": attempt.gpu,
         "node": attempt.place.node,
         "slurm": attempt.place.to_manifest(),
-        "blocks": list(attempt.blocks),
+        "blocks": attempt.blocks if attempt.blocks is None else list(attempt.blocks),
         "telemetry": {},
         "versions": attempt.versions,
         "started_at": attempt.started_at.isoformat(),
@@ -129,7 +129,7 @@ def _fault(value: Any, layout: ShardLayout, spec: Spec) -> str | None:
     for key, wanted in expected.items():
         if value[key] != wanted:
             return f"has another {key}"
-    if spec.steal and held_by(layout.blocks, layout.rank) - set(value.get("blocks", ())):
+    if spec.steal and held_by(layout.blocks, layout.rank) - set(value.get("blocks") or ()):
         # An attempt that was given up wrote its manifest after the one that replaced it.
         return "lacks blocks that its shard has claimed"
     if not layout.output.is_file() or sha256_of(layout.output) != value["sha256"]:

@@ -120,6 +120,14 @@ def test_a_manifest_that_disagrees_does_not_make_a_shard_done(lab, changes, faul
     assert fault in status.message
 
 
+@pytest.mark.parametrize("rows", [0, 9, 25])
+def test_a_shard_that_shares_its_work_is_done_with_any_number_of_answers(lab, rows: int) -> None:
+    manifest = lab.manifest_text(rows=rows, blocks=[])
+    assert judge(
+        lab.watched(), Evidence(queue=row("COMPLETED"), manifest=manifest), GRACE
+    ).succeeded
+
+
 def test_a_torn_manifest_is_waited_for(lab) -> None:
     seen = Evidence(queue=row("COMPLETED"), manifest=lab.manifest_text()[:-20], ended_s=1)
 

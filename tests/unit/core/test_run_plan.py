@@ -91,3 +91,18 @@ def test_more_than_the_profile_allows_is_refused() -> None:
         choose_num_shards(65, 8, 64)
     with pytest.raises(UserError, match="allows 24"):
         choose_job_minutes(25, 2, 24)
+
+
+def test_chat_template_arguments_reach_the_worker_and_change_the_fingerprint() -> None:
+    arguments = {"enable_thinking": False}
+    params = PLAN.params.model_copy(update={"chat_template_args": arguments})
+    thinking = dataclasses.replace(PLAN, params=params)
+    assert thinking.spec(2)["chat_template_args"] == arguments
+    assert thinking.fingerprint != PLAN.fingerprint
+
+
+@pytest.mark.parametrize("balance", ["steal", "static"])
+def test_how_work_is_balanced_reaches_the_worker_and_leaves_the_fingerprint(balance: str) -> None:
+    plan = dataclasses.replace(PLAN, balance=balance)
+    assert plan.spec(2)["balance"] == balance
+    assert plan.fingerprint == PLAN.fingerprint

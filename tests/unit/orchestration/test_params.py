@@ -50,6 +50,8 @@ def test_the_form_as_it_opens_lacks_only_the_model() -> None:
         ("force", "yes"),
         ("source", []),
         ("system_prompt", 3),
+        ("balance", "fair"),
+        ("chat_template_args", "no"),
     ],
 )
 def test_a_bad_value_is_refused_by_the_form_itself(name: str, value: object) -> None:

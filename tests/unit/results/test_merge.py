@@ -151,7 +151,15 @@ def test_any_single_missing_answer_is_refused_with_its_id_and_shard(
     with pytest.raises(IncompleteRunError) as caught:
         merge(plan(owners), shards, reused)
     assert f"1 of {len(owners)} answer" in str(caught.value)
-    assert f"missing ({gone}), owed by {owed};" in str(caught.value)
+    assert f"missing ({gone}), planned for {owed};" in str(caught.value)
+
+
+def test_a_shard_may_have_answered_what_was_planned_for_another() -> None:
+    expected = plan({"a": 0, "b": 1, "c": 1})
+    merged = merge(
+        expected, [shard(0, 2, [answer("a"), answer("b"), answer("c")]), shard(1, 2, [])]
+    )
+    assert merged.column("request_id").to_pylist() == ["a", "b", "c"]
 
 
 def test_a_missing_shard_is_named_with_the_count_and_first_ids_of_its_answers() -> None:
@@ -159,7 +167,7 @@ def test_a_missing_shard_is_named_with_the_count_and_first_ids_of_its_answers() 
     half = shard(0, 2, [answer(i) for i, owner in owners.items() if owner == 0])
     with pytest.raises(
         IncompleteRunError,
-        match=r"5 of 10 answers are missing \(r1, r3, r5, …\), owed by shard 2; a missing answer is"
+        match=r"5 of 10 answers are missing \(r1, r3, r5, …\), planned for shard 2; a missing answer is"
         " not a wrong one",
     ):
         merge(plan(owners), [half])

@@ -64,6 +64,7 @@ def plan_run(
         worker=worker,
         started_at=started.isoformat(),
         dag_run_id=dag_run_id,
+        balance=params.balance or profile.defaults.balance,
     )
 
 
