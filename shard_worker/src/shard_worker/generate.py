@@ -22,6 +22,7 @@ from shard_worker.parts import PartWriter
 from shard_worker.progress import Progress
 from shard_worker.rows import Answer, Request
 from shard_worker.signals import StopNowError, StopRequest
+from shard_worker.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Generation:
         stop: is asked between two steps.
         answers: by request id; those of earlier attempts are there already.
         timings: seconds of this attempt so far.
+        telemetry: is told of each step.
         engine: the engine that runs now; the caller closes it.
     """
 
@@ -57,6 +59,7 @@ class Generation:
     stop: StopRequest
     answers: dict[str, Answer]
     timings: Timings
+    telemetry: Telemetry
     engine: Engine | None = None
     _parts: PartWriter = field(init=False)
     _tail: LogTail = field(init=False)
@@ -124,6 +127,7 @@ class Generation:
         self.stop.urgent = False
         self.stop.install()  # again: engines take signals too
         log.info("engine ready after %.1f s", time.monotonic() - began)
+        self.telemetry.generating()
         self.progress.phase("generating")
         return True
 
@@ -152,6 +156,7 @@ class Generation:
             self._suspects.survived()
             self._next_group()
             return True
+        held = len(self._running)
         try:
             completions = engine.step()
         except Exception as error:
@@ -159,6 +164,7 @@ class Generation:
         for completion in completions:
             request, added = self._running.pop(completion.request_id)
             self._keep(request, completion, time.monotonic() - added)
+        self.telemetry.step(held, engine.capacity)
         if self._parts.flush_if_due():
             check_still_ours(self.layout, self.attempt)
         return True
@@ -215,6 +221,7 @@ class Generation:
         ):
             raise cause
         self._restarts += 1
+        self.telemetry.restart()
         traceback.print_exception(cause)
         log.warning(
             "the engine crashed while it ran %d requests; it is started again (%d of at most %d)",
@@ -254,6 +261,7 @@ class Generation:
         )
         self._parts.add(answer)
         self.answers[answer.request_id] = answer
+        self.telemetry.answer(answer.prompt_tokens, answer.output_tokens)
         self.progress.count(output_tokens=answer.output_tokens, error=answer.error is not None)
 
     def _engine(self) -> Engine:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +39,7 @@ class Attempt:
         gpu: name of the GPU, None without one.
         started_at: UTC.
         blocks: names of the blocks that the shard claimed, None where each keeps to its own.
+        telemetry: what it did with its time.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Attempt:
     gpu: str | None
     started_at: datetime
     blocks: tuple[str, ...] | None = None
+    telemetry: dict[str, Any] = field(default_factory=dict)
 
 
 def write_output(layout: ShardLayout, spec: Spec, answers: Sequence[Answer]) -> None:
@@ -90,7 +92,7 @@ def write_manifest(
         "node": attempt.place.node,
         "slurm": attempt.place.to_manifest(),
         "blocks": attempt.blocks if attempt.blocks is None else list(attempt.blocks),
-        "telemetry": {},
+        "telemetry": attempt.telemetry,
         "versions": attempt.versions,
         "started_at": attempt.started_at.isoformat(),
         "finished_at": datetime.now(UTC).isoformat(),

@@ -12,6 +12,7 @@ from typing import Any
 
 from shard_worker import CONTRACT_VERSION
 from shard_worker.fsio import write_atomic
+from shard_worker.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Progress:
         node: where it runs.
         job_id: Slurm's, None outside Slurm.
         every: longest time between two refreshes, in seconds.
+        telemetry: asked for a snapshot at each refresh.
         clock: monotonic seconds.
     """
 
@@ -40,8 +42,10 @@ class Progress:
         node: str,
         job_id: str | None,
         every: float,
+        telemetry: Telemetry | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._telemetry = telemetry
         self._path = path
         self._fixed = {
             "contract_version": CONTRACT_VERSION,
@@ -132,5 +136,5 @@ class Progress:
                 "tokens_per_s": round(self._rate, 1),
                 "updated_at": datetime.now(UTC).isoformat(),
                 "message": self._message,
-                "telemetry": {},
+                "telemetry": self._telemetry.snapshot() if self._telemetry else {},
             }

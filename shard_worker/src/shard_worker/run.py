@@ -15,6 +15,7 @@ from shard_worker.errors import ConfigError
 from shard_worker.feed import Feed, OwnRequests, SharedRequests
 from shard_worker.fsio import remove_temporary_files
 from shard_worker.generate import Generation
+from shard_worker.gpu import find_gpus
 from shard_worker.layout import ShardLayout, sizes
 from shard_worker.manifest import Attempt, Timings, is_finished, write_manifest, write_output
 from shard_worker.offline import node_local_caches
@@ -23,6 +24,7 @@ from shard_worker.progress import Progress
 from shard_worker.rows import Answer, Request, read_requests
 from shard_worker.signals import StopRequest
 from shard_worker.slurm import Place
+from shard_worker.telemetry import Telemetry
 from shard_worker.versions import versions
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ def run_shard(layout: ShardLayout, attempt: int, stop: StopRequest) -> None:
     take_claim(layout, attempt, place)
     remove_temporary_files(layout.folder)
     remove_temporary_files(layout.parts)
+    telemetry = Telemetry(gpus=find_gpus())
     progress = Progress(
         layout.progress,
         rank=layout.rank,
@@ -65,13 +68,16 @@ def run_shard(layout: ShardLayout, attempt: int, stop: StopRequest) -> None:
         node=place.node,
         job_id=place.job_id,
         every=spec.progress_seconds,
+        telemetry=telemetry,
     )
     with progress:
         try:
-            _Shard(layout, spec, attempt, place, progress, stop).run()
+            _Shard(layout, spec, attempt, place, progress, stop, telemetry).run()
         except BaseException as error:
             progress.phase("failed", str(error) or type(error).__name__)
             raise
+        finally:
+            telemetry.close()
 
 
 def _check_ranks(layout: ShardLayout, spec: Spec) -> None:
@@ -94,6 +100,7 @@ class _Shard:
     place: Place
     progress: Progress
     stop: StopRequest
+    telemetry: Telemetry
     timings: Timings = field(default_factory=Timings)
 
     def run(self) -> None:
@@ -114,6 +121,7 @@ class _Shard:
             self.stop,
             answers,
             self.timings,
+            self.telemetry,
         )
         try:
             if feed.anything():
@@ -127,7 +135,13 @@ class _Shard:
             self.timings.total_s = time.monotonic() - began
             gpu = generation.engine.gpu if generation.engine is not None else None
             attempt = Attempt(
-                self.attempt, self.place, used_versions, gpu, started_at, feed.blocks()
+                self.attempt,
+                self.place,
+                used_versions,
+                gpu,
+                started_at,
+                blocks=feed.blocks(),
+                telemetry=self.telemetry.summary(),
             )
             write_manifest(self.layout, self.spec, ordered, attempt, self.timings)
             self.progress.phase("done")

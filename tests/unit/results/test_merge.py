@@ -167,8 +167,8 @@ def test_a_missing_shard_is_named_with_the_count_and_first_ids_of_its_answers() 
     half = shard(0, 2, [answer(i) for i, owner in owners.items() if owner == 0])
     with pytest.raises(
         IncompleteRunError,
-        match=r"5 of 10 answers are missing \(r1, r3, r5, …\), planned for shard 2; a missing answer is"
-        " not a wrong one",
+        match=r"5 of 10 answers are missing \(r1, r3, r5, …\), planned for shard 2; a missing "
+        "answer is not a wrong one",
     ):
         merge(plan(owners), [half])
 
