@@ -12,6 +12,7 @@ from shard_worker import __version__
 from shard_worker.errors import Exit, WorkerError
 from shard_worker.failures import is_disk_full
 from shard_worker.offline import go_offline
+from shard_worker.versions import BESIDE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
 
     describe = commands.add_parser("describe", help="print what is known of a model, as JSON")
     describe.add_argument("--model", required=True, help="folder of the weights")
-    describe.add_argument("--engine", default="vllm", choices=("vllm", "echo"))
+    describe.add_argument("--engine", default="vllm", choices=sorted(BESIDE))
     return parser
 
 

@@ -159,6 +159,8 @@ class Generation:
         held = len(self._running)
         try:
             completions = engine.step()
+        except WorkerError:
+            raise
         except Exception as error:
             raise _EngineDiedError from error
         for completion in completions:

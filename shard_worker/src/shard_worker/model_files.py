@@ -47,6 +47,32 @@ def check_model_folder(path: Path) -> None:
         )
 
 
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that vLLM takes as ``max_lora_rank``."""
+
+
+def adapter_rank(path: Path) -> int:
+    """Return the ``max_lora_rank`` that a LoRA adapter needs.
+
+    Raises:
+        ConfigError: the folder holds no adapter, or one that vLLM cannot run.
+    """
+    value = _json(path / "adapter_config.json")
+    if not value:
+        raise ConfigError(
+            f"The folder {path} has no adapter_config.json, so it is not a LoRA adapter; name the "
+            "folder that holds it."
+        )
+    rank = value.get("r")
+    enough = [one for one in RANKS if isinstance(rank, int) and one >= rank]
+    if not enough:
+        raise ConfigError(
+            f"The adapter {path} has the rank {rank!r}; vLLM takes up to {RANKS[-1]}, so merge it "
+            "into the weights."
+        )
+    return enough[0]
+
+
 def revision(path: Path) -> str:
     """Name the exact weights in a folder.
 

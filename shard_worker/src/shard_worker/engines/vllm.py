@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm import EngineArgs, SamplingParams
+from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
@@ -15,6 +16,7 @@ from shard_worker.engines.base import Completion, RequestRefusedError
 from shard_worker.engines.limits import answer_limit, choose_max_model_len
 from shard_worker.engines.vllm_watch import CoreWatch
 from shard_worker.errors import ConfigError
+from shard_worker.model_files import adapter_rank
 from shard_worker.rows import Request
 from shard_worker.templating import render_prompt
 
@@ -49,6 +51,7 @@ class VllmEngine:
         self._watch: CoreWatch | None = None
         self._prompts: dict[str, _Prompt] = {}
         self._tokenizer: Any = None
+        self._lora = _lora(spec)
         self._max_model_len = 0
         self._limit = 0
 
@@ -115,9 +118,13 @@ class VllmEngine:
                 seed=sampling.seed,
                 stop=list(sampling.stop),
                 output_kind=RequestOutputKind.FINAL_ONLY,
+                logprobs=0 if self._spec.engine.logprobs else None,
             )
             self._loaded().add_request(
-                request.request_id, {"prompt_token_ids": prompt.ids}, parameters
+                request.request_id,
+                {"prompt_token_ids": prompt.ids},
+                parameters,
+                lora_request=self._lora,
             )
         except ValueError as error:  # vLLM's own check of this one request
             raise RequestRefusedError(f"vLLM refuses this request: {error}", length) from error
@@ -146,6 +153,8 @@ class VllmEngine:
         engine = self._spec.engine
         if engine.gpu_memory_utilization is not None:
             more["gpu_memory_utilization"] = engine.gpu_memory_utilization
+        if self._spec.adapter is not None:
+            more |= {"enable_lora": True, "max_lora_rank": adapter_rank(self._spec.adapter.path)}
         if current_platform.is_cpu():
             # Between two chunks of a seeded request's prompt vLLM winds the generator back, which
             # a CPU generator cannot do: the engine dies with "does not use offset".
@@ -155,7 +164,7 @@ class VllmEngine:
             dtype=engine.dtype,
             tensor_parallel_size=engine.tensor_parallel,
             enforce_eager=engine.enforce_eager,
-            trust_remote_code=False,
+            trust_remote_code=engine.trust_remote_code,
             disable_log_stats=True,
             seed=0,
             **{**engine.options, **more},
@@ -167,7 +176,11 @@ class VllmEngine:
 
         path = str(self._spec.model_path)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                path,
+                local_files_only=True,
+                trust_remote_code=self._spec.engine.trust_remote_code,
+            )
             limit = self._arguments().create_model_config().max_model_len
         except (ValueError, OSError) as error:
             raise _refused(self._spec, error) from error
@@ -198,7 +211,23 @@ def _completion(output: Any) -> Completion:
         output_tokens=len(answer.token_ids),
         finish_reason="error" if failed else reason,
         error=f"vLLM ended this request with {reason!r}" if failed else None,
+        token_logprobs=_logprobs(answer),
     )
+
+
+def _logprobs(answer: Any) -> tuple[float, ...] | None:
+    if answer.logprobs is None:
+        return None
+    return tuple(
+        float(at[token].logprob)
+        for token, at in zip(answer.token_ids, answer.logprobs, strict=True)
+    )
+
+
+def _lora(spec: Spec) -> LoRARequest | None:
+    if spec.adapter is None:
+        return None
+    return LoRARequest(spec.adapter.name, 1, str(spec.adapter.path))
 
 
 def _refused(spec: Spec, error: Exception) -> ConfigError:
