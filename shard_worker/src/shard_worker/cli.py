@@ -5,10 +5,11 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shard_worker import __version__
+from shard_worker.by_hand_options import add_arguments as add_by_hand
 from shard_worker.errors import Exit, WorkerError
 from shard_worker.failures import is_disk_full
 from shard_worker.offline import go_offline
@@ -29,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     describe = commands.add_parser("describe", help="print what is known of a model, as JSON")
     describe.add_argument("--model", required=True, help="folder of the weights")
     describe.add_argument("--engine", default="vllm", choices=sorted(BESIDE))
+
+    by_hand = commands.add_parser("process-shard", help="answer one shard of a dataset by hand")
+    add_by_hand(by_hand)
     return parser
 
 
@@ -38,14 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         An exit code, see :class:`shard_worker.errors.Exit`.
     """
-    go_offline(os.environ)
     _log_to_stderr()
     arguments = _parser().parse_args(argv)
+    if getattr(arguments, "offline", True):
+        go_offline(os.environ)
     try:
-        if arguments.command == "describe":
-            _describe(arguments)
-        else:
-            _run(arguments)
+        _COMMANDS[arguments.command](arguments)
     except WorkerError as error:
         return _say(str(error), error.exit_code)
     except PermissionError as error:
@@ -57,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_disk_full(error):
             raise
         return _say(
-            f"The disk or quota of {arguments.run_dir} is full; free space and start again, "
-            "finished answers are kept.",
+            f"The disk or quota of {error.filename or 'the run folder'} is full; free space and "
+            "start again, finished answers are kept.",
             Exit.BAD_CONFIG,
         )
     return Exit.DONE
@@ -92,3 +94,16 @@ def _run(arguments: argparse.Namespace) -> None:
 
     layout = ShardLayout(arguments.run_dir.resolve(), arguments.rank, arguments.world_size)
     run_shard(layout, arguments.attempt, StopRequest())
+
+
+def _process_shard(arguments: argparse.Namespace) -> None:
+    from shard_worker.by_hand import process_shard
+
+    process_shard(arguments)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "describe": _describe,
+    "run": _run,
+    "process-shard": _process_shard,
+}
