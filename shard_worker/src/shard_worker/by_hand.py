@@ -157,7 +157,7 @@ def _spec(arguments: argparse.Namespace, model: Path) -> dict[str, Any]:
         "tensor_parallel": arguments.tp,
         "max_model_len": arguments.max_model_len,
         "gpu_memory_utilization": None,
-        "enforce_eager": False,
+        "enforce_eager": arguments.enforce_eager,
         "trust_remote_code": arguments.trust_remote_code,
         "options": {},
     }

@@ -28,5 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("chat_template_args", type=json.loads, default={}, metavar="JSON")
     add("system_instruction", help="put before each chat")
     add("trust_remote_code", action="store_true", help="run code in the model's folder")
+    add("enforce_eager", action="store_true", help="start sooner, generate slower")
     add("limit", type=int, help="only the first rows of the dataset")
     add("work_dir", type=Path, help="where finished answers are kept; beside the output by default")
