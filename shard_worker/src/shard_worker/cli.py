@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shard_worker import __version__
 from shard_worker.by_hand_options import add_arguments as add_by_hand
-from shard_worker.errors import Exit, WorkerError
+from shard_worker.errors import ConfigError, Exit, WorkerError
 from shard_worker.failures import is_disk_full
 from shard_worker.offline import go_offline
 from shard_worker.versions import BESIDE
@@ -30,6 +30,13 @@ def _parser() -> argparse.ArgumentParser:
     describe = commands.add_parser("describe", help="print what is known of a model, as JSON")
     describe.add_argument("--model", required=True, help="folder of the weights")
     describe.add_argument("--engine", default="vllm", choices=sorted(BESIDE))
+
+    check = commands.add_parser("selfcheck", help="find out whether a shard could run here")
+    check.add_argument("--model", type=Path, help="folder of the weights")
+    check.add_argument("--engine", default="vllm", choices=sorted(BESIDE))
+    check.add_argument("--work-dir", type=Path, default=Path(), help="folder on the shared disk")
+    check.add_argument("--gpu", action="store_true", help="a GPU must be here")
+    check.add_argument("--json", action="store_true", help="print one JSON list")
 
     by_hand = commands.add_parser("process-shard", help="answer one shard of a dataset by hand")
     add_by_hand(by_hand)
@@ -102,8 +109,18 @@ def _process_shard(arguments: argparse.Namespace) -> None:
     process_shard(arguments)
 
 
+def _selfcheck(arguments: argparse.Namespace) -> None:
+    from shard_worker.selfcheck import Wish, report, selfcheck
+
+    model = arguments.model.absolute() if arguments.model else None
+    wish = Wish(arguments.engine, model, arguments.work_dir.absolute(), arguments.gpu)
+    if not report(selfcheck(wish), as_json=arguments.json):
+        raise ConfigError("this node cannot run a shard as it is; see what failed above.")
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "describe": _describe,
     "run": _run,
     "process-shard": _process_shard,
+    "selfcheck": _selfcheck,
 }
