@@ -164,7 +164,7 @@ def _job(benchmark: str, problem: int, repeat: int, length: int, guess: float) -
     return Job(request, length)
 
 
-def measured(questions: int, repeats: int, folder: Path) -> list[list[int]]:
+def measured(questions: int, repeats: int, max_tokens: int, folder: Path) -> list[list[int]]:
     """Run the small model here, and return each question's answer lengths in tokens."""
     starter = Starter()
     requests = [
@@ -177,7 +177,7 @@ def measured(questions: int, repeats: int, folder: Path) -> list[list[int]]:
                 Message(role=one["role"], content=one["content"])
                 for one in starter.messages(question)
             ),
-            sampling=Sampling(1.0, 1.0, 512, 1000 * problem + 7 * repeat, ()),
+            sampling=Sampling(1.0, 1.0, max_tokens, 1000 * problem + 7 * repeat, ()),
             cost=100.0,
         )
         for problem, question in enumerate(starter.load()[:questions])
@@ -365,8 +365,8 @@ def main() -> None:
     sizes = (8, 32) if arguments.quick else (8, 32, 128)
     console = Console(width=100)
     with tempfile.TemporaryDirectory(prefix="nightshard-balance-") as name:
-        questions, repeats = (12, 2) if arguments.quick else (60, REPEATS)
-        lengths = measured(questions, repeats, Path(name) / "run")
+        size = (8, 2, 64) if arguments.quick else (60, REPEATS, 512)
+        lengths = measured(*size, Path(name) / "run")
     draws: dict[str, Callable[[int], list[Job]]] = {
         "prior": prior,
         "measured": lambda seed: resampled(lengths, 5160, seed),
