@@ -385,7 +385,7 @@ def main() -> None:
         for size in sizes:
             row = [_spread(list(map(unevenness, found[source, size, way]))) for way in WAYS]
             table.add_row(source, str(size), *row)
-    live = real(0.002, ("static", "steal") if arguments.quick else WAYS, 160, seed=0)
+    live = real(0.006, ("steal",), 160, 0) if arguments.quick else real(0.03, WAYS, 160, 0)
     shown = (f"{unevenness(live[way]):.3f}" if way in live else "-" for way in WAYS)
     table.add_row("prior, real", "4", *shown)
     console.print(table)

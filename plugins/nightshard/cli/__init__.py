@@ -12,6 +12,7 @@ from nightshard.cli.local import local_cluster, quickstart, stop_everything, wor
 from nightshard.cli.logs import logs
 from nightshard.cli.results import db, results
 from nightshard.cli.status import status
+from nightshard.cli.worker_bundle import worker_bundle
 from nightshard.core.errors import NightshardError
 
 
@@ -29,7 +30,7 @@ def cli() -> None:
 
 for command in (
     *(launch, status, logs, cancel, results, db),
-    *(local_cluster, quickstart, stop_everything, worker_env),
+    *(local_cluster, quickstart, stop_everything, worker_env, worker_bundle),
 ):
     cli.add_command(command)
 

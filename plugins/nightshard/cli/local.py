@@ -18,7 +18,8 @@ from nightshard.local.stack import LocalStack, cluster_root
 QUICKSTART_SHARDS = 2
 
 
-def _say(sentence: str) -> None:
+def say(sentence: str) -> None:
+    """Tell a person of one step of something that takes long."""
     Console(stderr=True).print(
         f"[bold cyan]»[/] {escape(sentence)}", highlight=False, soft_wrap=True
     )
@@ -104,17 +105,17 @@ def quickstart(force: bool, torch_index: str | None) -> None:
         settings.state / "worker-env",
         settings.home / "shard_worker" / "constraints-cpu.txt",
         torch_index,
-        _say,
+        say,
     )
     model = quickstart_model(
         settings.state / "models",
         python,
         settings.home / "include" / "quickstart" / "convert_gguf.py",
-        _say,
+        say,
     )
-    _say("starting the local Slurm cluster")
-    _, airflow = LocalStack(settings).up(_say)
-    _say(f"evaluating {model.name} on Starter, {QUICKSTART_SHARDS} shards")
+    say("starting the local Slurm cluster")
+    _, airflow = LocalStack(settings).up(say)
+    say(f"evaluating {model.name} on Starter, {QUICKSTART_SHARDS} shards")
     values = {
         "model": str(model),
         "tasks": ["Starter"],
@@ -155,4 +156,4 @@ def worker_env(torch_index: str | None) -> None:
 
     settings = Settings.from_env(os.environ)
     constraints = settings.home / "shard_worker" / "constraints-cpu.txt"
-    click.echo(worker_environment(settings.state / "worker-env", constraints, torch_index, _say))
+    click.echo(worker_environment(settings.state / "worker-env", constraints, torch_index, say))
