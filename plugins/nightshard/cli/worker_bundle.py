@@ -21,12 +21,17 @@ MIB = 1 << 20
 )
 @click.option("--python", "version", default="3.11", show_default=True, help="Python there.")
 @click.option(
-    "--platform",
-    "platforms",
-    multiple=True,
-    default=("manylinux_2_28_x86_64", "manylinux2014_x86_64", "linux_x86_64"),
+    "--glibc",
+    default="2.34",
     show_default=True,
-    help="Wheel tag of its nodes; may be given several times.",
+    help="C library of its nodes, as `ldd --version` says there.",
+)
+@click.option(
+    "--machine",
+    type=click.Choice(["x86_64", "aarch64"]),
+    default="x86_64",
+    show_default=True,
+    help="Processor of its nodes.",
 )
 @click.option(
     "--requirements",
@@ -34,14 +39,14 @@ MIB = 1 << 20
     help="A lock with hashes in place of the worker's own (vLLM for CUDA, several GB).",
 )
 def worker_bundle(
-    output: Path, version: str, platforms: tuple[str, ...], requirements: Path | None
+    output: Path, version: str, glibc: str, machine: str, requirements: Path | None
 ) -> None:
     """Pack the worker, vLLM and all else into one archive that installs offline."""
-    from nightshard.local.worker_bundle import Target, build_bundle
+    from nightshard.local.worker_bundle import Target, build_bundle, wheel_tags
 
     project = Settings.from_env(os.environ).worker_source.parent
     lock = requirements or project / "requirements.lock"
-    build_bundle(project, lock, Target(version, platforms), output.absolute(), say)
+    build_bundle(project, lock, Target(version, wheel_tags(glibc, machine)), output.absolute(), say)
     click.echo(
         f"{output} is ready, {output.stat().st_size / MIB:,.0f} MiB. On the cluster:\n"
         f"  tar xf {output.name}\n"

@@ -1,6 +1,7 @@
 """The worker and all that it needs in one archive, for nodes without internet."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -45,11 +46,24 @@ class Target:
 
     Attributes:
         python: version, for example ``3.11``.
-        platforms: wheel tags that its nodes take, for example ``manylinux_2_28_x86_64``.
+        platforms: wheel tags that its nodes take, see :func:`wheel_tags`.
     """
 
     python: str
     platforms: tuple[str, ...]
+
+
+def wheel_tags(glibc: str, machine: str) -> tuple[str, ...]:
+    """Return the wheel tags of a Linux with this C library, newest first (PEP 600).
+
+    Raises:
+        UserError: it is no version of glibc 2.
+    """
+    match = re.fullmatch(r"2\.(\d{1,2})", glibc)
+    if match is None:
+        raise UserError(f"{glibc!r} is no version of glibc; give one such as 2.34.")
+    newest = [f"manylinux_2_{minor}_{machine}" for minor in range(int(match[1]), 4, -1)]
+    return (*newest, *(f"{old}_{machine}" for old in ("manylinux2014", "manylinux2010")))
 
 
 def build_bundle(

@@ -84,6 +84,7 @@ def test_an_archive_installs_without_a_network_and_checks_the_node(
     ("words", "sentence"),
     [
         (["--requirements", "/no/such.lock"], "The lock /no/such.lock does not exist"),
+        (["--glibc", "new"], "'new' is no version of glibc; give one such as 2.34"),
         (["--output", "/no/such/folder/x.tar"], "The folder /no/such/folder does not exist"),
     ],
 )
