@@ -1,7 +1,8 @@
 """Splitting requests into shards."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from nightshard.core.errors import UserError
 from nightshard.core.requests import Request
@@ -19,6 +20,34 @@ def estimated_cost(request: Request) -> float:
         request.expected_tokens or request.sampling.max_tokens, request.sampling.max_tokens
     )
     return expected + PROMPT_TOKEN_COST * characters / CHARACTERS_PER_TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class PastLengths:
+    """Mean output tokens of earlier answers.
+
+    Attributes:
+        problems: by benchmark and problem.
+        benchmarks: by benchmark.
+    """
+
+    problems: Mapping[tuple[str, str], float]
+    benchmarks: Mapping[str, float]
+
+    def expected(self, request: Request) -> int:
+        """Return a request's expected output tokens.
+
+        It is its problem's mean, else its benchmark's, else what the benchmark itself expects.
+        """
+        mean = self.problems.get((request.benchmark, request.problem_id))
+        if mean is None:
+            mean = self.benchmarks.get(request.benchmark)
+        return request.expected_tokens if mean is None else max(1, round(mean))
+
+
+def with_past_lengths(requests: Iterable[Request], past: PastLengths) -> list[Request]:
+    """Return requests whose ``expected_tokens`` follow from earlier answers; ids stay."""
+    return [replace(request, expected_tokens=past.expected(request)) for request in requests]
 
 
 def check_shard_count(num_shards: int, num_requests: int) -> None:

@@ -6,13 +6,14 @@ from nightshard.benchmarks import registry
 from nightshard.benchmarks.base import Problem
 from nightshard.benchmarks.requests import build_requests
 from nightshard.core.errors import UserError
-from nightshard.core.plan import check_shard_count, split_into_shards
+from nightshard.core.plan import check_shard_count, split_into_shards, with_past_lengths
 from nightshard.core.requests import Request
 from nightshard.core.run_params import RunParams
 from nightshard.core.run_plan import RunPlan
 from nightshard.orchestration.steps import Json, store_of
 from nightshard.results.answers import known_answers
 from nightshard.results.arrow import planned_table, problems_to_table, requests_to_table
+from nightshard.results.lengths import past_lengths
 from nightshard.results.store import read_json, write_json, write_table
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,10 @@ def prepare(plan: Json) -> Json:
         but_of=run.run_key,
     )
     answered = set(known.column("request_id").to_pylist())
-    missing = [request for request in requests if request.request_id not in answered]
+    missing = with_past_lengths(
+        (request for request in requests if request.request_id not in answered),
+        past_lengths(store.root, run.params.tasks),
+    )
     world_size = min(run.num_shards, len(missing))
     shards = split_into_shards(missing, world_size) if missing else []
     for rank, shard in enumerate(shards):
