@@ -365,7 +365,7 @@ def main() -> None:
     sizes = (8, 32) if arguments.quick else (8, 32, 128)
     console = Console(width=100)
     with tempfile.TemporaryDirectory(prefix="nightshard-balance-") as name:
-        size = (8, 2, 64) if arguments.quick else (60, REPEATS, 512)
+        size = (8, 2, 64) if arguments.quick else (40, 4, 384)
         lengths = measured(*size, Path(name) / "run")
     draws: dict[str, Callable[[int], list[Job]]] = {
         "prior": prior,

@@ -133,9 +133,9 @@ def main() -> None:
     quick = arguments.quick
     model = arguments.model or next((PROJECT_ROOT / ".nightshard" / "models").iterdir())
     requests = _requests(
-        arguments.requests or (16 if quick else 96), arguments.max_tokens or (48 if quick else 160)
+        arguments.requests or (16 if quick else 64), arguments.max_tokens or (48 if quick else 128)
     )
-    pairs = arguments.pairs or (1 if quick else 5)
+    pairs = arguments.pairs or (1 if quick else 4)
     ours: list[Measured] = []
     bare: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="nightshard-worker-") as name:
