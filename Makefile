@@ -17,6 +17,8 @@ NAME ?= overhead
 ARGS ?=
 PYTEST_ARGS ?=
 
+# uv brings certificates of its own, which a network that inspects TLS does not match.
+export UV_SYSTEM_CERTS := true
 export NIGHTSHARD_HOME := $(CURDIR)
 export NIGHTSHARD_STATE := $(STATE)
 

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import venv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nightshard.core.errors import UserError
+from nightshard.local.worker_env import make_environment
 
 INSTALL = """#!/bin/sh
 # Install the shard worker from this folder, without a network: sh install.sh FOLDER [ENGINE]
@@ -90,7 +90,8 @@ def build_bundle(
         folder = Path(name) / "shard-worker"
         wheels = folder / "wheels"
         wheels.mkdir(parents=True)
-        python = _pip_environment(Path(name) / "env")
+        make_environment(Path(name) / "env")
+        python = Path(name) / "env" / "bin" / "python"
         say(f"fetching the wheels of {requirements.name} for Python {target.python}")
         tags = [word for tag in target.platforms for word in ("--platform", tag)]
         _pip(
@@ -108,17 +109,6 @@ def build_bundle(
         (folder / "SHA256SUMS").write_text(_sums(folder))
         say(f"packing {len(list(wheels.iterdir()))} wheels")
         _pack(folder, output)
-
-
-def _pip_environment(folder: Path) -> Path:
-    try:
-        venv.create(folder, with_pip=True)
-    except subprocess.CalledProcessError:
-        raise UserError(
-            "Python cannot make environments with pip here; install its venv module: apt-get "
-            "install python3-venv."
-        ) from None
-    return folder / "bin" / "python"
 
 
 def _pip(python: Path, arguments: Sequence[str]) -> None:

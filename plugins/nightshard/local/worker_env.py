@@ -47,7 +47,7 @@ def worker_environment(
     say(f"making the worker's environment: {ENGINE}, about 3.4 GB, a minute or two")
     # pip comes last, so an environment without it was interrupted while it was made.
     if not (folder / "bin" / "pip").exists():
-        _create(folder)
+        make_environment(folder)
     index = ["--extra-index-url", torch_index] if torch_index else []
     install = ["install", "--quiet", *index, "--constraint", str(constraints), ENGINE, *EXTRAS]
     _pip(python, install)
@@ -56,7 +56,12 @@ def worker_environment(
     return python
 
 
-def _create(folder: Path) -> None:
+def make_environment(folder: Path) -> None:
+    """Make a Python environment with pip in it.
+
+    Raises:
+        UserError: Python has no ``ensurepip``.
+    """
     try:
         venv.create(folder, with_pip=True)
     except subprocess.CalledProcessError:
