@@ -104,6 +104,8 @@ class Cut:
         for block in self.blocks.get(rank, ()):
             if block.name not in taken:
                 return block
+        if room < 1:
+            return None
         left = {
             other: [block for block in blocks if block.name not in taken and may_take(block)]
             for other, blocks in self.blocks.items()

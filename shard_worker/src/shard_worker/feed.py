@@ -125,6 +125,7 @@ class SharedRequests:
             }
         )
         self._unfit: set[str] = set()
+        self._nothing_left = False  # for good: claims are never given back
         self._taken = board.taken()
         self._mine: list[Block] = []
         self._left: list[Request] = []
@@ -168,12 +169,15 @@ class SharedRequests:
 
     def _claim(self, spare: int, fits: Fits) -> bool:
         """Try for one block; False if there is none to be had."""
+        if self._nothing_left:
+            return False
 
         def may_take(block: Block) -> bool:
-            return spare > 0 and block.name not in self._unfit
+            return block.name not in self._unfit
 
         block = self._cut.next_block(self._layout.rank, self._taken, spare, may_take)
         if block is None:
+            self._nothing_left = spare > 0
             return False
         if block.rank != self._layout.rank:
             # The listing may be old by now, and a claim that fails costs a round trip each.

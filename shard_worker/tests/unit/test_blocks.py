@@ -30,7 +30,7 @@ def test_blocks_cover_every_row_once_and_end_with_single_rows(costs: list[float]
 
 
 @given(
-    st.lists(COSTS, min_size=1, max_size=6), st.randoms(use_true_random=False), st.integers(0, 9)
+    st.lists(COSTS, min_size=1, max_size=6), st.randoms(use_true_random=False), st.integers(1, 9)
 )
 def test_shards_that_take_turns_in_any_order_take_every_block_once(
     inputs: list[list[float]], random: object, room: int
@@ -56,6 +56,14 @@ def test_a_thief_takes_what_fits_from_the_shard_with_most_left() -> None:
     assert block is not None
     assert (block.rank, block.rows) == (2, 1)
     assert whole.next_block(0, set(), 1, lambda block: block.rank == 1).rank == 1  # type: ignore[union-attr]
+
+
+def test_a_shard_without_room_for_others_work_keeps_to_its_own() -> None:
+    whole = Cut({0: cut(0, [1.0]), 1: cut(1, [1.0] * 32)})
+    own = whole.next_block(0, set(), 0, lambda _: True)
+    assert own is not None
+    assert own.rank == 0
+    assert whole.next_block(0, {own.name}, 0, lambda _: True) is None
 
 
 def layout(folder: Path, rank: int, size: int = 4) -> ShardLayout:
