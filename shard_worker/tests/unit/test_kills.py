@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from worker_testing import make_requests, make_spec
 
@@ -144,6 +145,8 @@ def test_after_kills_at_any_moment_every_answer_is_there_once(
         run.finish()
         ids = [answer.request_id for answer in run.answers()]
         assert sorted(ids) == [request.request_id for request in requests], f"seed {seed}"
+        parts = folder.glob("shards/*/parts/part-*.parquet")
+        assert sum(pq.read_metadata(part).num_rows for part in parts) == len(requests)
         repeated = run.begun().total() - len(requests)
         assert repeated <= in_flight, f"seed {seed}"
 
