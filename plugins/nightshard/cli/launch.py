@@ -50,6 +50,7 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
             "--model-name", "model", required=True, help="Folder on the cluster or Hub id."
         ),
         click.option("--revision", help="Branch, tag or commit of a Hub model."),
+        click.option("--adapter", help="A LoRA adapter's folder on the cluster."),
         click.option(
             "--tasks",
             callback=_split_tasks,
@@ -96,6 +97,7 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="BENCHMARK=FILE",
             help="A local file of questions in place of the Hub; may be given several times.",
         ),
+        click.option("--logprobs", is_flag=True, help="Keep log-probabilities of tokens."),
         click.option("--force", is_flag=True, help="Generate again what exists."),
     ]
     for option in reversed(options):

@@ -125,7 +125,13 @@ async def _download(
 
 
 async def describe_model(
-    transport: Transport, profile: ClusterProfile, worker_zip: str, path: str, engine: str
+    transport: Transport,
+    profile: ClusterProfile,
+    worker_zip: str,
+    path: str,
+    *,
+    engine: str,
+    adapter: str | None = None,
 ) -> ModelDescription:
     """Ask the staged worker what a model is; reads files only and loads nothing.
 
@@ -135,6 +141,7 @@ async def describe_model(
         worker_zip: what :func:`nightshard.clusters.staging.ensure_worker` returned.
         path: the model's absolute remote folder.
         engine: engine that will run it.
+        adapter: absolute remote folder of a LoRA adapter on top of it.
 
     Raises:
         UserError: the worker's own sentence, for example that the folder holds no model.
@@ -143,7 +150,10 @@ async def describe_model(
     result = await run_worker_python(
         transport,
         profile,
-        ["-m", "shard_worker", "describe", "--model", path, "--engine", engine],
+        [
+            *("-m", "shard_worker", "describe", "--model", path, "--engine", engine),
+            *(("--adapter", adapter) if adapter is not None else ()),
+        ],
         worker_zip=worker_zip,
         accept=(0, BAD_CONFIGURATION),
     )

@@ -22,6 +22,7 @@ class ModelDescription:
         engine_version: version of that engine in the worker's environment.
         worker_version: version of the shard worker that answered.
         contract_version: version of the file contract that this worker speaks.
+        adapter: ``path`` and ``revision`` of a LoRA adapter, None without one.
     """
 
     path: str
@@ -32,9 +33,10 @@ class ModelDescription:
     engine_version: str
     worker_version: str
     contract_version: int
+    adapter: Mapping[str, str] | None = None
 
 
-ANSWER_SHAPING_ENGINE_KEYS = ("dtype", "max_model_len", "quantization", "lora", "options")
+ANSWER_SHAPING_ENGINE_KEYS = ("dtype", "max_model_len", "quantization", "options")
 """Engine settings that can change an answer; memory, eagerness and parallelism do not count."""
 
 
@@ -54,7 +56,10 @@ def fingerprint_content(
         "chat_template_args": dict(chat_template_args),
         "engine": model.engine,
         "engine_version": model.engine_version,
-        "settings": {key: engine.get(key) for key in ANSWER_SHAPING_ENGINE_KEYS},
+        "settings": {
+            **{key: engine.get(key) for key in ANSWER_SHAPING_ENGINE_KEYS},
+            "lora": model.adapter["revision"] if model.adapter else None,
+        },
     }
 
 

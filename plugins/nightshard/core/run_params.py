@@ -43,6 +43,8 @@ class RunParams(BaseModel):
 
     model: Annotated[str, Field(min_length=1)]
     revision: str | None = None
+    adapter: str | None = None
+    logprobs: bool = False
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
     num_shards: Annotated[int, Field(ge=1)] | None = None
     cluster: Annotated[str, Field(min_length=1)]
@@ -64,7 +66,7 @@ class RunParams(BaseModel):
     def _none_is_an_empty_one(cls, value: Any) -> Any:
         return {} if value is None else value
 
-    @field_validator("revision", "system_prompt", mode="after")
+    @field_validator("revision", "adapter", "system_prompt", mode="after")
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
@@ -90,6 +92,11 @@ def parse_run_params(values: Mapping[str, Any]) -> RunParams:
         params = RunParams.model_validate(values)
     except ValidationError as error:
         raise UserError(_sentence(error)) from None
+    if params.adapter is not None and not params.adapter.startswith(("/", "~/")):
+        raise UserError(
+            f"adapter is {params.adapter!r}, which cannot be used; give a folder on the cluster "
+            "that holds adapter_config.json."
+        )
     if not params.tasks:
         raise UserError("tasks is empty; choose at least one benchmark.")
     if stray := sorted(set(params.source) - set(params.tasks)):

@@ -61,6 +61,18 @@ class RunPlan:
         """Start of the DAG run."""
         return datetime.fromisoformat(self.started_at)
 
+    @property
+    def model_name(self) -> str:
+        """Name for people, and in the database: ``base+adapter`` where there is an adapter."""
+        names = [self.params.model, *([self.params.adapter] if self.params.adapter else [])]
+        return "+".join(map(model_label, names))
+
+    @property
+    def model_revision(self) -> str:
+        """The weights' revision, with the adapter's behind it."""
+        adapter = self.model.adapter
+        return f"{self.model.revision}+{adapter['revision']}" if adapter else self.model.revision
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
@@ -89,16 +101,23 @@ class RunPlan:
             "fingerprint": self.fingerprint,
             "world_size": world_size,
             "model": {
-                "name": model_label(self.params.model),
+                "name": self.model_name,
                 "path": self.model.path,
-                "revision": self.model.revision,
+                "revision": self.model_revision,
+                **self._adapter(),
             },
-            "engine": dict(self.engine),
+            "engine": {**self.engine, **({"logprobs": True} if self.params.logprobs else {})},
             "chat_template_args": dict(self.params.chat_template_args),
             "balance": self.balance,
             "flush": {"rows": FLUSH_ROWS, "seconds": FLUSH_SECONDS},
             "progress_seconds": PROGRESS_SECONDS,
         }
+
+    def _adapter(self) -> dict[str, Any]:
+        adapter = self.model.adapter
+        if adapter is None or self.params.adapter is None:
+            return {}
+        return {"adapter": {"name": model_label(self.params.adapter), "path": adapter["path"]}}
 
 
 def check_description(model: ModelDescription) -> None:

@@ -34,6 +34,13 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
             description="Branch, tag or commit of a Hub model. Empty: its main branch.",
             section=what,
         ),
+        "adapter": Param(
+            None,
+            type=["string", "null"],
+            title="Adapter",
+            description="A LoRA adapter's folder on the cluster. Empty: none.",
+            section=what,
+        ),
         "tasks": Param(
             list(DEFAULT_TASKS),
             type=["array", "null"],
@@ -151,6 +158,13 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
             format="multiline",
             title="System prompt",
             description="Put before each question. Empty: none.",
+            section=sampling,
+        ),
+        "logprobs": Param(
+            False,
+            type="boolean",
+            title="Log-probabilities",
+            description="Keep each token's log-probability in the shards' outputs.",
             section=sampling,
         ),
         "chat_template_args": Param(

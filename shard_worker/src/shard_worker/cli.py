@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
 
     describe = commands.add_parser("describe", help="print what is known of a model, as JSON")
     describe.add_argument("--model", required=True, help="folder of the weights")
+    describe.add_argument("--adapter", help="folder of a LoRA adapter")
     describe.add_argument("--engine", default="vllm", choices=sorted(BESIDE))
 
     check = commands.add_parser("selfcheck", help="find out whether a shard could run here")
@@ -91,7 +92,7 @@ def _say(sentence: str, code: Exit) -> int:
 def _describe(arguments: argparse.Namespace) -> None:
     from shard_worker.describe import describe
 
-    print(json.dumps(describe(arguments.model, arguments.engine)))
+    print(json.dumps(describe(arguments.model, arguments.engine, arguments.adapter)))
 
 
 def _run(arguments: argparse.Namespace) -> None:

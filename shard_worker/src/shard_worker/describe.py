@@ -8,22 +8,22 @@ from shard_worker import CONTRACT_VERSION, __version__, model_files
 from shard_worker.versions import engine_version
 
 
-def describe(model: str, engine: str) -> dict[str, Any]:
+def describe(model: str, engine: str, adapter: str | None = None) -> dict[str, Any]:
     """Describe a model and the engine that would run it; needs about a second on a login node.
 
     Args:
         model: folder of the weights, absolute or relative, ``~`` allowed.
-        engine: ``vllm`` or ``echo``.
+        engine: of the worker.
+        adapter: folder of a LoRA adapter on top of the weights.
 
     Returns:
         The JSON object that ``describe`` prints; see :func:`shard_worker.model_files.revision` for
         what ``revision`` covers.
 
     Raises:
-        ConfigError: the model does not exist, or the engine is not installed.
+        ConfigError: the model or the adapter does not exist, or the engine is not installed.
     """
-    # Not resolve(): a path inside a Hub cache must keep the commit in its name.
-    path = Path(os.path.abspath(Path(model).expanduser()))  # noqa: PTH100
+    path = _absolute(model)
     model_files.check_model_folder(path)
     return {
         "path": str(path),
@@ -34,4 +34,15 @@ def describe(model: str, engine: str) -> dict[str, Any]:
         "engine_version": engine_version(engine),
         "worker_version": __version__,
         "contract_version": CONTRACT_VERSION,
+        "adapter": None if adapter is None else _adapter(_absolute(adapter)),
     }
+
+
+def _absolute(folder: str) -> Path:
+    # Not resolve(): a path inside a Hub cache must keep the commit in its name.
+    return Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100
+
+
+def _adapter(path: Path) -> dict[str, str]:
+    model_files.adapter_rank(path)
+    return {"path": str(path), "revision": model_files.revision(path)}

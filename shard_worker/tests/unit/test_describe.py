@@ -30,7 +30,26 @@ def test_describe_prints_one_json_line_with_the_agreed_fields(
         "engine_version": __version__,
         "worker_version": __version__,
         "contract_version": CONTRACT_VERSION,
+        "adapter": None,
     }
+
+
+def test_an_adapter_is_described_by_its_files(
+    model: Path, capsys: pytest.CaptureFixture[str], restored_process: None, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    words = ["describe", "--model", str(model), "--engine", "echo", "--adapter", str(adapter)]
+    assert cli.main(words) == 2
+    assert f"{adapter} has no adapter_config.json" in capsys.readouterr().err
+    adapter.mkdir()
+    revisions = set()
+    for rank in (8, 16, 16):
+        (adapter / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        assert cli.main(words) == 0
+        described = json.loads(capsys.readouterr().out)["adapter"]
+        assert described["path"] == str(adapter)
+        revisions.add(described["revision"])
+    assert len(revisions) == 2
 
 
 def test_a_model_that_does_not_exist_is_named_with_exit_code_2(

@@ -216,7 +216,7 @@ async def test_a_missing_python_is_named(runs) -> None:
     profile = runs.profile(worker={"python": "/nowhere/bin/python"})
 
     with pytest.raises(UserError, match=r"/nowhere/bin/python on cluster 'test' cannot be run"):
-        await describe_model(runs.transport, profile, archive, "/", "echo")
+        await describe_model(runs.transport, profile, archive, "/", engine="echo")
 
 
 async def test_a_missing_package_is_named(runs, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ async def test_what_set_up_lines_print_does_not_spoil_an_answer(runs) -> None:
     model.mkdir(exist_ok=True)
     (model / "config.json").write_text('{"max_position_embeddings": 2048}')
 
-    described = await describe_model(runs.transport, profile, archive, str(model), "echo")
+    described = await describe_model(runs.transport, profile, archive, str(model), engine="echo")
 
     assert (described.path, described.engine, described.max_model_len) == (str(model), "echo", 2048)
 

@@ -23,6 +23,7 @@ ENGINE: dict[str, Any] = {"name": "vllm", "dtype": "bfloat16", "max_model_len": 
         {"chat_template_sha256": None},
         {"engine": "echo"},
         {"engine_version": "0.33.0"},
+        {"adapter": {"path": "/adapters/tuned", "revision": "sha256:ad"}},
     ],
 )
 def test_other_weights_template_or_engine_give_another_fingerprint(change: dict[str, Any]) -> None:
@@ -33,7 +34,7 @@ def test_other_weights_template_or_engine_give_another_fingerprint(change: dict[
 
 @pytest.mark.parametrize(
     "change",
-    [{"dtype": "float32"}, {"max_model_len": 2048}, {"options": {"seed": 1}}, {"lora": "/l"}],
+    [{"dtype": "float32"}, {"max_model_len": 2048}, {"options": {"seed": 1}}],
 )
 def test_other_engine_settings_give_another_fingerprint(change: dict[str, Any]) -> None:
     assert fingerprint(MODEL, ENGINE | change, {}) != fingerprint(MODEL, ENGINE, {})
@@ -50,6 +51,12 @@ def test_other_template_arguments_give_another_fingerprint() -> None:
 )
 def test_what_only_changes_the_speed_keeps_the_fingerprint(change: dict[str, Any]) -> None:
     assert fingerprint(MODEL, ENGINE | change, {}) == fingerprint(MODEL, ENGINE, {})
+
+
+def test_fingerprints_of_earlier_releases_stay_what_they_were() -> None:
+    model = ModelDescription("/m", "r", "t", 10, "vllm", "1", "w", 2)
+    engine = {"name": "vllm", "dtype": "auto", "options": {}}
+    assert fingerprint(model, engine, {}) == "c3484b6ad17621006b59d54011488626"
 
 
 def test_the_same_weights_at_another_place_keep_the_fingerprint() -> None:

@@ -106,3 +106,18 @@ def test_how_work_is_balanced_reaches_the_worker_and_leaves_the_fingerprint(bala
     plan = dataclasses.replace(PLAN, balance=balance)
     assert plan.spec(2)["balance"] == balance
     assert plan.fingerprint == PLAN.fingerprint
+
+
+def test_an_adapter_reaches_the_worker_and_is_another_model() -> None:
+    params = PLAN.params.model_copy(update={"adapter": "/adapters/tuned", "logprobs": True})
+    adapter = {"path": "/adapters/tuned", "revision": "sha256:ad"}
+    tuned = dataclasses.replace(
+        PLAN, params=params, model=dataclasses.replace(PLAN.model, adapter=adapter)
+    )
+    spec = tuned.spec(2)
+    assert spec["model"]["adapter"] == {"name": "tuned", "path": "/adapters/tuned"}
+    assert spec["engine"]["logprobs"] is True
+    assert tuned.model_name == f"{PLAN.model_name}+tuned"
+    assert tuned.model_revision == f"{PLAN.model.revision}+sha256:ad"
+    assert tuned.fingerprint != PLAN.fingerprint
+    assert RunPlan.from_dict(tuned.to_dict()) == tuned

@@ -75,4 +75,7 @@ async def _ask_cluster(
         await preflight(transport, profile, layout, WORKER_BYTES)
         worker = await ensure_worker(transport, profile, current_settings().worker_source)
         path = await resolve_model(transport, profile, params.model, params.revision)
-        return worker, await describe_model(transport, profile, worker, path, engine)
+        adapter = params.adapter and await resolve_model(transport, profile, params.adapter)
+        return worker, await describe_model(
+            transport, profile, worker, path, engine=engine, adapter=adapter
+        )

@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from nightshard.core.run_params import model_label
 from nightshard.core.run_plan import RunPlan
 from nightshard.orchestration.steps import Json, current_settings, store_of
 from nightshard.orchestration.steps.scoring import headline
@@ -30,12 +29,12 @@ def record(prepared: Json, dag_id: str) -> Json:
     manifests = [read_json(store.manifest(rank, world_size)) for rank in range(world_size)]
     ended = read_json(store.attempts) if store.attempts.exists() else []
     attempts = tuple(map(AttemptRecord.from_json, ended))
-    label = model_label(run.params.model)
+    label = run.model_name
     record_run(
         open_database(current_settings().database_url),
         RunRecord(
             run_key=run.run_key,
-            model=ModelRecord(name=label, revision=run.model.revision, path=run.model.path),
+            model=ModelRecord(name=label, revision=run.model_revision, path=run.model.path),
             fingerprint=run.fingerprint,
             fingerprint_content=run.fingerprint_content,
             cluster=run.params.cluster,
