@@ -36,7 +36,7 @@ echo "making $target"
 pip="$target/bin/python -m pip --disable-pip-version-check install --quiet --no-index"
 $pip --find-links "$here/wheels" --require-hashes --requirement "$here/requirements.lock"
 $pip --find-links "$here/wheels" --no-deps shard-worker
-exec "$target/bin/shard-worker" selfcheck --engine "$engine"
+exec "$target/bin/shard-worker" selfcheck --no-model --engine "$engine"
 """
 
 

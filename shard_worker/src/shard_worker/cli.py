@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shard_worker import __version__
 from shard_worker.by_hand_options import add_arguments as add_by_hand
-from shard_worker.errors import ConfigError, Exit, WorkerError
+from shard_worker.errors import Exit, WorkerError
 from shard_worker.failures import is_disk_full
 from shard_worker.offline import go_offline
 from shard_worker.versions import BESIDE
@@ -33,8 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     describe.add_argument("--engine", default="vllm", choices=sorted(BESIDE))
 
     check = commands.add_parser("selfcheck", help="find out whether a shard could run here")
-    check.add_argument("--model", type=Path, help="folder of the weights")
-    check.add_argument("--engine", default="vllm", choices=sorted(BESIDE))
+    model = check.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model", type=Path, help="folder of the weights")
+    model.add_argument("--no-model", action="store_true", help="look at no model")
+    check.add_argument("--engine", default="vllm", help=f"one of {', '.join(BESIDE)}")
     check.add_argument("--work-dir", type=Path, default=Path(), help="folder on the shared disk")
     check.add_argument("--gpu", action="store_true", help="a GPU must be here")
     check.add_argument("--json", action="store_true", help="print one JSON list")
@@ -111,12 +113,9 @@ def _process_shard(arguments: argparse.Namespace) -> None:
 
 
 def _selfcheck(arguments: argparse.Namespace) -> None:
-    from shard_worker.selfcheck import Wish, report, selfcheck
+    from shard_worker.selfcheck import main as selfcheck
 
-    model = arguments.model.absolute() if arguments.model else None
-    wish = Wish(arguments.engine, model, arguments.work_dir.absolute(), arguments.gpu)
-    if not report(selfcheck(wish), as_json=arguments.json):
-        raise ConfigError("this node cannot run a shard as it is; see what failed above.")
+    selfcheck(arguments)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

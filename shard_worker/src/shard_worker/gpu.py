@@ -9,7 +9,7 @@ from typing import Any
 
 EVERY_S = 2.0
 _GIB = 1 << 30
-_MODULES = ("pynvml", "vllm.third_party.pynvml")
+NVML_MODULES = ("pynvml", "vllm.third_party.pynvml")
 
 
 @dataclass(slots=True)
@@ -88,18 +88,18 @@ class GpuSampler:
 
 def find_gpus(environ: Mapping[str, str] = os.environ) -> GpuSampler | None:
     """Return a sampler of the GPUs that this job may use, None where there are none or no NVML."""
-    for name in _MODULES:
+    for name in NVML_MODULES:
         try:
             nvml = importlib.import_module(name)
             nvml.nvmlInit()
-            handles = _handles(nvml, environ.get("CUDA_VISIBLE_DEVICES"))
+            handles = visible_handles(nvml, environ.get("CUDA_VISIBLE_DEVICES"))
         except Exception:  # noqa: BLE001, S112 (no module, no driver, a handle that is refused)
             continue
         return GpuSampler(nvml, handles) if handles else None
     return None
 
 
-def _handles(nvml: Any, visible: str | None) -> list[Any]:
+def visible_handles(nvml: Any, visible: str | None) -> list[Any]:
     """Return the handles of the visible GPUs: all, or those named by index or UUID."""
     if visible is None:
         return [nvml.nvmlDeviceGetHandleByIndex(at) for at in range(nvml.nvmlDeviceGetCount())]
