@@ -34,10 +34,9 @@ EXAMPLE = "/work/example_project/worker-env"
 )
 @click.option(
     "--machine",
-    type=click.Choice(["x86_64", "aarch64"]),
     default="x86_64",
     show_default=True,
-    help="Processor of the nodes.",
+    help="Processor of the nodes: x86_64 or aarch64, as `uname -m` says there.",
 )
 @click.option("--cpu", is_flag=True, help="vLLM's CPU build, for nodes without a GPU.")
 @click.option("--torch-index", help="Package index with torch's CPU build, if pip needs one.")

