@@ -19,6 +19,8 @@ def echo_spec(
     shared: Path,
     options: dict[str, float],
     flush: dict[str, float],
+    *,
+    balance: str = "static",
 ) -> bytes:
     """Render ``spec.json``, with a model folder on the cluster's shared file system."""
     model = shared / "model"
@@ -41,6 +43,7 @@ def echo_spec(
         },
         "chat_template_args": {},
         "flush": flush,
+        "balance": balance,
         "progress_seconds": 0.2,
     }
     return json.dumps(spec).encode()

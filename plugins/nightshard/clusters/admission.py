@@ -92,7 +92,7 @@ class Admission:
         if found is not None:
             return found
         async with self._connect() as transport:
-            if not await self._has_room(transport, len(submission.ranks)):
+            if not await self._has_room(transport, submission.elements):
                 return None
             try:
                 job = await submit_array(transport, submission, script, settle_s=self._settle_s)
@@ -101,7 +101,7 @@ class Admission:
                     return None
                 raise SubmissionRejectedError(
                     f"{error} With no other job in the queue, an array of "
-                    f"{len(submission.ranks):,} is more than the site takes at once; set "
+                    f"{submission.elements:,} is more than the site takes at once; set "
                     "slurm.max_submitted in the profile and start the run anew."
                 ) from None
         self._known[submission.job_name] = job

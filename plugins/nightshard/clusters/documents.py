@@ -145,8 +145,9 @@ class Intent(Document):
 
     Attributes:
         name: job name, the key of the submission.
-        tasks: number of array elements.
-        first_rank: rank of array index 0.
+        tasks: number of shards.
+        first_rank: first rank of array index 0.
+        per_job: shards of one element.
         job_id: set once Slurm's answer is known.
         cluster: set on federated sites.
         rejected: Slurm's sentence where it refused.
@@ -155,6 +156,7 @@ class Intent(Document):
     name: str
     tasks: Annotated[int, Field(ge=1)]
     first_rank: Count = 0
+    per_job: Annotated[int, Field(ge=1)] = 1
     job_id: str | None = None
     cluster: str | None = None
     rejected: str | None = None

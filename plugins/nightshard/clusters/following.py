@@ -5,6 +5,7 @@ of each attempt that has ended. So a follower that starts over (a restarted trig
 of the Airflow task) walks the same way again, adopts what it finds and decides nothing twice.
 """
 
+import asyncio
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from nightshard.clusters.attempts import (
 )
 from nightshard.clusters.collecting import is_intact, tail_log
 from nightshard.clusters.commands import scancel_command
+from nightshard.clusters.companions import is_listed, others_need
 from nightshard.clusters.documents import Manifest
 from nightshard.clusters.errors import SubmissionRejectedError, TransportError
 from nightshard.clusters.patience import Tell, patiently
@@ -175,6 +177,8 @@ class ShardFollower:
                 ended = ended.model_copy(update={"damaged": True, "message": words})
                 decision = asked_again([*attempts, ended])
         if status.record is not None:
+            if self._shard.per_job > 1 and decision.again and not status.record.again:
+                await self._allow_again(status.record, decision)
             return ended, decision, manifest
         ended = ended.model_copy(update={"again": decision.again, "decision": decision.words})
         written = await self._write(ended)
@@ -206,7 +210,9 @@ class ShardFollower:
                 record = self._ended_by_hand(attempt, first if attempt == 1 else None)
                 path = layout.attempt_record(shard.rank, attempt)
                 await transport.create_bytes(path, record.to_bytes())
-                if attempt > 1:
+                if await others_need(transport, shard, attempt):
+                    pass  # the worker finds the record and ends; its companions go on
+                elif attempt > 1:
                     # The name is this shard's alone, and covers an id that is not known yet.
                     name = shard.submission(attempt).job_name
                     await run_checked(transport, scancel_command(name), "Cancelling")
@@ -237,7 +243,7 @@ class ShardFollower:
             job_id=job.element(shard.rank) if job else "",
             job_name=shard.submission(attempt).job_name,
             state=ShardState.CANCELLED.value,
-            gpus=self._cluster.profile.gpus(),
+            gpus=self._cluster.profile.gpus_per_shard(),
             message="cancelled in Airflow",
             decision="stop: somebody cancelled it",
             by_try=self._try_number,
@@ -249,6 +255,8 @@ class ShardFollower:
         attempt = len(attempts) + 1
         if attempt == 1 and self._job is not None:
             return self._job
+        if attempt > 1 and self._shard.per_job > 1:
+            await self._former_job_ended(attempts[-1])
         exclude = bad_nodes(attempts)
         try:
             job = await self._submit(attempt, exclude)
@@ -281,6 +289,9 @@ class ShardFollower:
         )
         seen_alive = overdue = False
         async for status in self._cluster.poller.watch(watched):
+            if status.relieved:
+                self._tell(sentence_of(status))
+                await patiently(functools.partial(self._cancel_job, job), self._tell)
             if status.final:
                 stopped_by_us = overdue and status.state is ShardState.CANCELLED
                 return _out_of_time(status) if stopped_by_us else status, seen_alive
@@ -288,12 +299,27 @@ class ShardFollower:
             self._tell(sentence_of(status))
             if status.overdue and not overdue:
                 overdue = True
-                await patiently(functools.partial(self._cancel_job, job), self._tell)
+                await patiently(functools.partial(self._cancel_job, job, for_all=True), self._tell)
         raise AssertionError  # the last status is final
 
-    async def _cancel_job(self, job: ArrayJob) -> None:
+    async def _cancel_job(self, job: ArrayJob, *, for_all: bool = False) -> None:
         async with self._cluster.connect() as transport:
-            await cancel(transport, job, [self._shard.rank])
+            if for_all or not await others_need(transport, self._shard, job.attempt):
+                await cancel(transport, job, [self._shard.rank])
+
+    async def _former_job_ended(self, last: AttemptRecord) -> None:
+        """Wait until Slurm has ended the last attempt's job, which other shards may still use.
+
+        All shards of a job begin their next attempt together, in one job again.
+        """
+
+        async def listed() -> bool:
+            async with self._cluster.connect() as transport:
+                return await is_listed(transport, self._shard, last.job_name)
+
+        while await patiently(listed, self._tell):
+            self._tell(f"Slurm job {last.job_id} still works for other shards; waiting for its end")
+            await asyncio.sleep(self._cluster.profile.polling.ceiling_s)
 
     async def _record(
         self, job: ArrayJob, status: ShardStatus, attempts: Sequence[AttemptRecord]
@@ -317,7 +343,7 @@ class ShardFollower:
             exit_code=status.exit_code,
             node=status.node,
             elapsed_s=elapsed,
-            gpus=self._cluster.profile.gpus(),
+            gpus=0 if status.relieved else self._cluster.profile.gpus_per_shard(),
             done=manifest.rows if manifest else done,
             message="its answers do not have their checksum" if damaged else status.message,
             by_try=self._try_number,
@@ -380,6 +406,20 @@ class ShardFollower:
                 return earlier or record
 
         return await patiently(write, self._tell)
+
+    async def _allow_again(self, record: AttemptRecord, decision: Decision) -> None:
+        """Write down that a person wants another attempt of a shard that was given up.
+
+        A job of several shards starts the workers of all, and each looks whether it is wanted.
+        """
+        path = self._shard.layout.attempt_record(record.rank, record.attempt)
+        wanted = record.model_copy(update={"again": True, "decision": decision.words})
+
+        async def write() -> None:
+            async with self._cluster.connect() as transport:
+                await transport.put_bytes(path, wanted.to_bytes())
+
+        await patiently(write, self._tell)
 
     async def _lost(self, attempts: Sequence[AttemptRecord], message: str) -> ShardOutcome:
         """Bring the last lines of the shard's own log along, where they can be had."""

@@ -92,16 +92,17 @@ class RunLayout:
         """Standard output and error of one array element."""
         return self.shard(rank) / f"attempt-{attempt}.log"
 
-    def log_pattern(self, attempt: int, first_rank: int = 0) -> str:
+    def log_pattern(self, attempt: int, first_rank: int = 0, per_job: int = 1) -> str:
         """:meth:`attempt_log` as Slurm's file name pattern: ``%5a`` is the zero-padded index.
 
-        In an array whose index 0 is not rank 0 the path leads through :meth:`links`.
+        Where an index is not the rank the path leads through :meth:`links`; of the shards of a
+        job it is that of the first.
         """
-        folder = self.links(first_rank) if first_rank else self.shards
+        folder = self.links(first_rank) if first_rank or per_job > 1 else self.shards
         return f"{folder}/%{RANK_DIGITS}a/attempt-{attempt}.log"
 
     def links(self, first_rank: int) -> PurePosixPath:
-        """Folder of links, named by array index, to the shards of an array that begins later."""
+        """Folder of links, named by array index, to the first shard of each of an array's jobs."""
         return self.run / "links" / f"{first_rank:0{RANK_DIGITS}d}"
 
     def exit_record(self, rank: int, attempt: int) -> PurePosixPath:

@@ -71,7 +71,7 @@ class PollAnswer:
         queue: rows of the watched jobs by element.
         accounts_state: what became of the question to sacct.
         accounts: rows of the watched jobs by element.
-        files: text by kind of file, by job name and index; a file that does not exist or was not
+        files: text by kind of file, by job name and rank; a file that does not exist or was not
             worth reading is not among them.
     """
 
@@ -80,6 +80,10 @@ class PollAnswer:
     accounts_state: Accounts
     accounts: Mapping[Element, Row]
     files: Mapping[tuple[str, int], Mapping[str, str]]
+
+    def files_of(self, shard: WatchedShard) -> Mapping[str, str]:
+        """Return the text of each kind of a shard's files."""
+        return self.files.get((shard.job.name, shard.rank), {})
 
 
 def element_of(shard: WatchedShard) -> Element:
@@ -143,12 +147,11 @@ def _table(looks: Iterable[tuple[WatchedShard, Look]], *, accounts: bool) -> Ite
         one = shards[0]
         job, digits = one.job, f"{one.rank:05d}"
         patterns = [name.replace(digits, "%05d", 1) for name in shard_files(one)]
-        indices = compress_indices(shard.rank - job.first_rank for shard in shards)
+        ranks = compress_indices(shard.rank for shard in shards)
         at = clusters.index(job.cluster or "")
         yield f"R|{one.layout.run}"
-        yield "|".join(
-            map(str, ["J", at, job.job_id, job.name, job.first_rank, look, indices, *patterns])
-        )
+        place = [job.first_rank, job.per_job]
+        yield "|".join(map(str, ["J", at, job.job_id, job.name, *place, look, ranks, *patterns]))
 
 
 def _limited(seconds: int, command: Sequence[str]) -> str:
@@ -236,9 +239,9 @@ def _read_files(body: str, files: dict[tuple[str, int], dict[str, str]]) -> None
             job = line[1:]
             continue
         head, colon, content = line.partition(":")
-        index, space, kind = head.partition(" ")
+        rank, space, kind = head.partition(" ")
         if colon and space:
-            texts = files.setdefault((job, int(index)), {})
+            texts = files.setdefault((job, int(rank)), {})
             what = FILE_KINDS[int(kind) - 1]
             texts[what] = f"{texts[what]}\n{content}" if what in texts else content
 

@@ -1,9 +1,10 @@
 """The part of a poll that runs on the login node: it asks Slurm and picks the files worth reading.
 
-Slurm's listing decides: of an element that waits nothing is read, of one that runs its progress, of
-one that has ended or is listed nowhere all that it left. So the number of processes does not grow
-with the number of shards, and a busy file system is not asked for thousands of files that do not
-exist yet. Only POSIX tools are used, and ``timeout`` where it exists.
+Slurm's listing decides: of an element that waits nothing is read (but see "relieved" below), of one
+that runs its progress, of one that has ended or is listed nowhere all that it left. So the number
+of processes does not grow with the number of shards, and a busy file system is not asked for
+thousands of files that do not exist yet. Only POSIX tools are used, and ``timeout`` where it
+exists.
 """
 
 from nightshard.clusters.slurm import STATE_OF, ShardState
@@ -27,7 +28,9 @@ def words(state: ShardState) -> str:
 #   S|cluster|squeue
 #   D|cluster|sacct with @IDS@ for the array ids
 #   R|folder of a run
-#   J|cluster|array id|job name|first rank|look|indices|name of each kind of file, %05d is the rank
+#   J|cluster|array id|job name|first rank|shards of an element|look|ranks|name of each kind of
+#     file, %05d is the rank
+# Other shards may finish one whose job still waits; then its run's folder has a file "relieved".
 # A job is known by its name as well, since its id may have been another's. Titles of sections and
 # the lines that they hold are those that nightshard.clusters.poll reads.
 PROGRAM = r"""
@@ -63,13 +66,14 @@ function ask(program, command, at,    line, status, mark, field, some, each, ele
     title(program "-status " status)
     return status
 }
-function missing(at,    job, each, some, ids, list, one) {
+function missing(at,    job, each, some, ids, list, one, element) {
     for (job = 1; job <= jobs; job++) {
         if (cluster[job] != at) continue
-        expand(indices[job], some)
+        expand(ranks[job], some)
         for (each in some) {
             # A queue that is silent has forgotten nothing.
-            if (silent[at] ? look[job] == "m" : !((at, id[job], each, name[job]) in seen)) {
+            element = place(job, each)
+            if (silent[at] ? look[job] == "m" : !((at, id[job], element, name[job]) in seen)) {
                 ids[id[job]] = 1; break
             }
         }
@@ -77,7 +81,8 @@ function missing(at,    job, each, some, ids, list, one) {
     for (one in ids) list = list (list == "" ? "" : ",") one
     return list
 }
-function path(job, kind, each) { return run[job] "/" sprintf(file[job, kind], first[job] + each) }
+function place(job, rank) { return int((rank - first[job]) / per[job]) }
+function path(job, kind, rank) { return run[job] "/" sprintf(file[job, kind], rank) }
 function look_again(where) {
     sub(/\/[^\/]*$/, "", where); gsub(/[^A-Za-z0-9_\/.-]/, "\\\\&", where)
     if (!(where in listed)) { listed[where] = 1; print where | lister }
@@ -90,13 +95,19 @@ function bring(job, kind, each,    where, line, size) {
     }
     close(where)
 }
+function relieved(job,    line) {
+    if (!(run[job] in relief)) relief[run[job]] = (getline line < (run[job] "/relieved")) >= 0
+    close(run[job] "/relieved")
+    return relief[run[job]]
+}
 function choose(job, each,    key, word) {
-    key = cluster[job] SUBSEP id[job] SUBSEP each SUBSEP name[job]
+    key = cluster[job] SUBSEP id[job] SUBSEP place(job, each) SUBSEP name[job]
     if (silent[cluster[job]]) return (key in over) ? "ended" : "nothing"
     word = (key in seen) ? seen[key] : ""
     if (word == "" || !lives(word)) return "ended"
     if (look[job] == "f") return "all"
-    return look[job] != "q" && index(living, " " word " ") ? "progress" : "nothing"
+    if (index(waiting, " " word " ")) return relieved(job) ? "manifest" : "nothing"
+    return look[job] == "q" ? "nothing" : "progress"
 }
 BEGIN { FS = "|"; lister = "xargs ls -f >/dev/null 2>&1" }
 /^N/ { nonce = $2 }
@@ -108,8 +119,8 @@ BEGIN { FS = "|"; lister = "xargs ls -f >/dev/null 2>&1" }
 /^R/ { folder = substr($0, 3) }
 /^J/ {
     run[++jobs] = folder; cluster[jobs] = $2; id[jobs] = $3; name[jobs] = $4; named[$4] = 1
-    first[jobs] = $5; look[jobs] = $6; indices[jobs] = $7
-    for (kind = 1; kind <= 4; kind++) file[jobs, kind] = $(7 + kind)
+    first[jobs] = $5; per[jobs] = $6; look[jobs] = $7; ranks[jobs] = $8
+    for (kind = 1; kind <= 4; kind++) file[jobs, kind] = $(8 + kind)
 }
 END {
     for (at = 0; at < clusters; at++) silent[at] = ask("squeue", squeue[at], at) != "0"
@@ -120,7 +131,7 @@ END {
     }
     title("files")
     for (job = 1; job <= jobs; job++) {
-        expand(indices[job], some)
+        expand(ranks[job], some)
         for (each in some) {
             chosen[job, each] = choose(job, each)
             # Listing a folder makes a network file system look again for what it had not found.
@@ -131,11 +142,12 @@ END {
     close(lister)
     for (job = 1; job <= jobs; job++) {
         print "=" name[job]
-        expand(indices[job], some)
+        expand(ranks[job], some)
         for (each in some) {
             if (chosen[job, each] == "nothing") continue
-            last = chosen[job, each] == "progress" ? 1 : 4
-            for (kind = 1; kind <= last; kind++) bring(job, kind, each)
+            begin = chosen[job, each] == "manifest" ? 3 : 1
+            last = chosen[job, each] == "progress" ? 1 : (begin == 3 ? 3 : 4)
+            for (kind = begin; kind <= last; kind++) bring(job, kind, each)
         }
     }
 }

@@ -260,7 +260,7 @@ class ClusterPoller:
         now = self._clock()
         queue = _ours(answer.queue.get(watch.element), watch.shard)
         accounts = _ours(answer.accounts.get(watch.element), watch.shard)
-        files = answer.files.get((watch.shard.job.name, watch.element[2] or 0), {})
+        files = answer.files_of(watch.shard)
         if _unchanged(watch, queue, files, now):
             return
         watch.looked_at, watch.row = True, queue

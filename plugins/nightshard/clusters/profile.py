@@ -5,7 +5,7 @@ DAG files import this module, so it needs nothing but pydantic and yaml.
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -98,6 +98,12 @@ class Slurm(Section):
     """Slurm's MaxArraySize, 1001 by default: the largest index is one less."""
     max_submitted: Annotated[int, Field(ge=1)] | None = None
     """The site's limit on a user's jobs in the queue (MaxSubmitJobs); an element counts as one."""
+    shards_per_job: Annotated[int, Field(ge=1)] = 1
+    """Shards that share a job, and so a node, its GPUs, cores and memory, in equal parts; for sites
+    that give whole nodes. The options above are those of the job."""
+    nodes_per_shard: Annotated[int, Field(ge=1)] = 1
+    """Nodes over which vLLM spreads one model that is too large for a node; gres, cpus_per_task and
+    mem are those of each."""
     requeue: bool = False
     """True where the site requeues preempted jobs and those of failed nodes itself."""
     accounting: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_yaml_word)] = "auto"
@@ -177,6 +183,10 @@ class Engine(Section):
     """Whether code that lies in a model's folder may run on the cluster."""
     options: dict[str, Any] = Field(default_factory=dict)
 
+    def gpus(self) -> int:
+        """Return over how many GPUs a model is spread."""
+        return self.tensor_parallel * int(self.options.get("pipeline_parallel_size", 1))
+
 
 def _link(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s{}]+(\{(job_id|path)\}[^\s{}]*)+", value):
@@ -222,9 +232,13 @@ class ClusterProfile(Section):
     template: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+\.j2$")] = "base.sbatch.j2"
 
     def gpus(self) -> int:
-        """Return how many GPUs an array element holds, as its options ask for them."""
+        """Return how many GPUs an array element holds on a node, as its options ask for them."""
         asked = [f"--gres={self.slurm.gres}", *self.slurm.extra_directives]
         return max(map(_gpus, asked))
+
+    def gpus_per_shard(self) -> int:
+        """Return how many GPUs one shard holds."""
+        return self.gpus() * self.slurm.nodes_per_shard // self.slurm.shards_per_job
 
 
 def _gpus(directive: str) -> int:
@@ -287,11 +301,42 @@ def load_profile(path: Path, environ: Mapping[str, str]) -> ClusterProfile:
         profile = ClusterProfile.model_validate(document.value)
     except ValidationError as error:
         raise _sentence(document, error) from None
-    if profile.polling.floor_s > profile.polling.ceiling_s:
-        raise document.error(
-            ("polling", "floor_s"), "polling.floor_s is above polling.ceiling_s; swap them."
-        )
+    for where, sentence in _contradictions(profile):
+        raise document.error(where, sentence)
     return profile
+
+
+def _contradictions(profile: ClusterProfile) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what does not go together, with the key at which it is said."""
+    if profile.polling.floor_s > profile.polling.ceiling_s:
+        yield ("polling", "floor_s"), "polling.floor_s is above polling.ceiling_s; swap them."
+    gpus, per_job = profile.gpus(), profile.slurm.shards_per_job
+    nodes, parallel = profile.slurm.nodes_per_shard, profile.engine.gpus()
+    if gpus % per_job:
+        yield (
+            ("slurm", "shards_per_job"),
+            f"slurm.shards_per_job is {per_job}, among which {gpus} GPUs cannot be shared equally; "
+            "give a divisor of their number.",
+        )
+    if nodes > 1 and per_job > 1:
+        yield (
+            ("slurm", "nodes_per_shard"),
+            "slurm.nodes_per_shard and slurm.shards_per_job are both above 1; choose one.",
+        )
+    if nodes > 1 and (profile.engine.name != "vllm" or parallel % nodes):
+        yield (
+            ("slurm", "nodes_per_shard"),
+            f"slurm.nodes_per_shard is {nodes}, and the engine cannot spread {parallel} parallel "
+            "processes over so many nodes; set engine.tensor_parallel, or pipeline_parallel_size "
+            "in engine.options, so that their product is a multiple of it.",
+        )
+    held = profile.gpus_per_shard()
+    if profile.engine.name == "vllm" and held and parallel > held:
+        yield (
+            ("engine", "tensor_parallel"),
+            f"the engine asks for {parallel} GPUs and a shard holds {held}; ask Slurm for more in "
+            "slurm.gres, or lower engine.tensor_parallel.",
+        )
 
 
 def _sentence(document: MarkedDocument, error: ValidationError) -> UserError:

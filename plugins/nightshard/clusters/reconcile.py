@@ -7,7 +7,7 @@ that its run was deleted or that the task of its shard has ended.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
 
@@ -33,7 +33,8 @@ class JobName:
         label: the submission in the run: ``a1``, ``a1-c2``, ``a2-r17``.
         attempt: from 1.
         chunk: part of a large run, else None.
-        rank: the only shard, else None.
+        rank: the only shard, or the first of one job's shards, else None.
+        last: the last of one job's shards, else None.
     """
 
     run_key: str
@@ -41,15 +42,19 @@ class JobName:
     attempt: int
     chunk: int | None = None
     rank: int | None = None
+    last: int | None = None
 
 
 def parse_job_name(name: str) -> JobName | None:
-    """Read ``ns-<run_key>-a<attempt>``, ``…-c<chunk>`` or ``…-r<rank>``; None for other names."""
+    """Read ``ns-<run_key>-a<attempt>``, ``…-c<chunk>``, ``…-r<rank>`` or ``…-r<first>-<last>``.
+
+    None for other names.
+    """
     match = _NAME.fullmatch(name)
     label = None if match is None else parse_label(match["label"])
     if match is None or label is None:
         return None
-    return JobName(match["run_key"], match["label"], label.attempt, label.chunk, label.rank)
+    return JobName(match["run_key"], match["label"], **asdict(label))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +120,11 @@ class RunNow:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An element that nobody wants: its name's parts, its shard where known, and why."""
+    """An element that nobody wants: its name's parts, its shards where known, and why."""
 
     element: Element
     run_key: str
-    rank: int | None
+    ranks: tuple[int, ...]
     reason: str
 
 
@@ -182,10 +187,10 @@ def reconcile(
         if name is None or name.run_key not in ours or not element.alive:
             continue
         folder, _, run = ours[name.run_key]
-        rank = rank_of(element, name, folder)
-        reason = _why_unwanted(run, rank)
+        ranks = ranks_of(element, name, folder)
+        reason = _why_unwanted(run, ranks)
         if reason is not None and _submitted_from(folder, name, element):
-            found.append(Orphan(element, name.run_key, rank, reason))
+            found.append(Orphan(element, name.run_key, ranks, reason))
     names = {(element.name, element.index) for element in listed}
     return Findings(
         orphans=tuple(one for one in found if _old_enough(one.element, grace_s)),
@@ -199,14 +204,17 @@ def reconcile(
     )
 
 
-def rank_of(element: Element, name: JobName, folder: RunFolder) -> int | None:
-    """Return the shard of an element, None where a part of a large run has lost its intent."""
+def ranks_of(element: Element, name: JobName, folder: RunFolder) -> tuple[int, ...]:
+    """Return the shards of an element, none where it cannot be said without the lost intent."""
     if name.rank is not None:
-        return name.rank
+        return tuple(range(name.rank, (name.rank if name.last is None else name.last) + 1))
     intent = folder.intents.get(name.label)
     if element.index is None or (intent is None and name.chunk is not None):
-        return None
-    return element.index + (intent.first_rank if intent is not None else 0)
+        return ()
+    if intent is None:
+        return (element.index,)
+    first = intent.first_rank + element.index * intent.per_job
+    return tuple(range(first, min(first + intent.per_job, intent.first_rank + intent.tasks)))
 
 
 def still_orphans(before: Findings, after: Findings) -> tuple[Orphan, ...]:
@@ -215,12 +223,16 @@ def still_orphans(before: Findings, after: Findings) -> tuple[Orphan, ...]:
     return tuple(one for one in before.orphans if one.element in confirmed)
 
 
-def _why_unwanted(run: RunNow, rank: int | None) -> str | None:
+def _why_unwanted(run: RunNow, ranks: Sequence[int]) -> str | None:
+    """Say why nobody wants an element; None where somebody wants one of its shards."""
     if run.state is None:
         return "its run was deleted"
+    reasons = [_why_shard_unwanted(run, rank) for rank in ranks]
+    return reasons[0] if reasons and None not in reasons else None
+
+
+def _why_shard_unwanted(run: RunNow, rank: int) -> str | None:
     ended = f"its run has ended ({run.state})" if run.state in RUN_ENDED else None
-    if rank is None:
-        return None
     if rank not in run.shards:
         return ended
     task_state = run.shards[rank]
@@ -251,7 +263,7 @@ def _jobless(
         # Without an id the submission is under way; a refusal is told by the task itself.
         if latest is None or latest.job_id is None:
             continue
-        index = rank - latest.first_rank
+        index = (rank - latest.first_rank) // latest.per_job
         if (latest.name, index) not in names:
             job = element_id(latest.job_id, index)
             yield Jobless(folder.path.name, identity.dag_run_id, rank, job, str(task_state))

@@ -73,6 +73,9 @@ def render_script(
             world_size=world_size,
             attempt=submission.attempt,
             first_rank=submission.first_rank,
+            last_rank=submission.ranks[-1],
+            per_job=submission.per_job,
+            nodes=profile.slurm.nodes_per_shard,
         )
     except jinja2.TemplateNotFound:
         raise UserError(
@@ -97,14 +100,17 @@ def directives(
     the site does. ``--open-mode=append``: a requeued job does not erase its log.
     """
     slurm, layout = profile.slurm, submission.layout
+    log_pattern = layout.log_pattern(submission.attempt, submission.first_rank, submission.per_job)
     yield f"--job-name={submission.job_name}"
     yield f"--array={submission.indices}"
     yield f"--chdir={layout.run}"
-    yield f"--output={layout.log_pattern(submission.attempt, submission.first_rank)}"
+    yield f"--output={log_pattern}"
     yield "--open-mode=append"
     yield f"--time={max_job_minutes}"
-    yield "--nodes=1"
-    yield "--ntasks=1"
+    yield f"--nodes={slurm.nodes_per_shard}"
+    yield f"--ntasks={slurm.nodes_per_shard}"
+    if slurm.nodes_per_shard > 1:
+        yield "--ntasks-per-node=1"
     yield "--requeue" if slurm.requeue else "--no-requeue"
     yield f"--signal=B:USR1@{SIGNAL_BEFORE_END_S}"
     chosen = {

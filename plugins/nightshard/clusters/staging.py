@@ -150,17 +150,17 @@ async def ensure_worker(transport: Transport, profile: ClusterProfile, worker_so
 _FOLDERS = 'xargs -0 mkdir -p -- && cd -- "$1"\n'
 
 
-def _links(layout: RunLayout, world_size: int, array_size: int) -> str:
-    """Return shell lines that make :meth:`RunLayout.links` for all arrays but the first."""
+def _links(layout: RunLayout, world_size: int, array_size: int, per_job: int) -> str:
+    """Return shell lines that make :meth:`RunLayout.links` for all arrays that need them."""
     lines = []
-    for first in range(array_size, world_size, array_size):
+    for first in range(0 if per_job > 1 else array_size, world_size, array_size):
         folder = layout.links(first).relative_to(layout.run)
-        count = min(array_size, world_size - first)
+        count = -(-min(array_size, world_size - first) // per_job)
         lines += [
             f"mkdir -p {folder} && i=0",
             f"while [ $i -lt {count} ]; do",
             f"  index=$(printf '%0{RANK_DIGITS}d' $i)",
-            f"  rank=$(printf '%0{RANK_DIGITS}d' $(({first} + i)))",
+            f"  rank=$(printf '%0{RANK_DIGITS}d' $(({first} + i * {per_job})))",
             f'  ln -sfn "../../shards/$rank" "{folder}/$index" || exit 1',
             "  i=$((i + 1))",
             "done",
@@ -173,7 +173,9 @@ async def stage_run(
     layout: RunLayout,
     files: Mapping[str, Path | bytes],
     world_size: int,
+    *,
     array_size: int | None = None,
+    per_job: int = 1,
 ) -> None:
     """Copy a run's files, ``spec.json`` last, so that a run with a spec has all its inputs.
 
@@ -182,7 +184,8 @@ async def stage_run(
         layout: the run.
         files: content by path relative to the run's folder.
         world_size: number of shards; their folders are made too.
-        array_size: most elements of one array; by default one array has all.
+        array_size: most shards of one array; by default one array has all.
+        per_job: shards that share a job.
 
     Raises:
         TransportError: the connection failed; staging again is harmless.
@@ -192,7 +195,7 @@ async def stage_run(
         if name.is_absolute() or ".." in name.parts:
             raise ValueError(f"{name} is not a path inside the run")
     folders = {*layout.folders(world_size), *(layout.run / name.parent for name in relative)}
-    script = _FOLDERS + _links(layout, world_size, array_size or world_size)
+    script = _FOLDERS + _links(layout, world_size, array_size or world_size, per_job)
     # By standard input, since one word of a command line has at most 128 KiB on Linux.
     made = await transport.run(
         ["sh", "-c", script, "folders", str(layout.run)],

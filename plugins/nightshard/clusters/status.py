@@ -40,11 +40,11 @@ CAUSES: Mapping[ShardState, str] = {
 
 @dataclass(frozen=True, slots=True)
 class WatchedShard:
-    """One array element and what it owes.
+    """One shard of an array and what it owes.
 
     Attributes:
         layout: the run's remote paths.
-        rank: the shard; its array index is less by the job's ``first_rank``.
+        rank: the shard.
         world_size: number of shards of the run.
         job: the array.
         rows: answers that the shard owes.
@@ -63,7 +63,7 @@ class WatchedShard:
     @property
     def element(self) -> tuple[str, int]:
         """Array id and index, by which Slurm lists it."""
-        return self.job.job_id, self.rank - self.job.first_rank
+        return self.job.job_id, self.job.index(self.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class ShardStatus:
         progress: the shard's own account of this attempt.
         manifest: the valid manifest; set only if ``state`` is ``ended_well``.
         at_work: this look found it running as it should, so its progress tells the most.
+        relieved: its job waits, but other shards have done all its work: it is not needed any more.
         overdue: it runs although Slurm should have ended it long ago.
         record: how the attempt ended, where that was decided before; then nothing else is set.
         message: one sentence for a person.
@@ -99,6 +100,7 @@ class ShardStatus:
     progress: Progress | None = None
     manifest: Manifest | None = None
     at_work: bool = False
+    relieved: bool = False
     overdue: bool = False
     record: AttemptRecord | None = None
 
@@ -158,25 +160,10 @@ def judge(shard: WatchedShard, seen: Evidence, grace: Grace) -> ShardStatus:
     record = AttemptRecord.read(seen.record)
     if record is not None and (record.rank, record.attempt) == (shard.rank, shard.job.attempt):
         return _recorded(record)
-    row = _decisive(seen)
-    progress = Progress.read(seen.progress)
-    if progress is not None and progress.attempt != shard.job.attempt:
-        progress = None
-    known = ShardStatus(
-        state=ShardState.UNKNOWN,
-        final=False,
-        message="",
-        reason=row.reason if row else None,
-        node=(row.node if row else None) or (progress.node if progress else None),
-        start=row.start if row else None,
-        job_id=shard.job.element(shard.rank),
-        exit_code=_exit_code(seen, row),
-        elapsed_s=row.elapsed_s if row else None,
-        progress=progress,
-    )
-    if row is not None and not row.state.ended:
-        return _alive(known, row, shard.max_job_minutes)
+    known, row = _known(shard, seen)
     manifest, fault = _manifest(shard, seen.manifest)
+    if row is not None and not row.state.ended:
+        return _relieved(shard, known, row, manifest) or _alive(known, row, shard.max_job_minutes)
     if manifest is not None and row is None and manifest.attempt < shard.job.attempt:
         # It was there before this job, so it says nothing of the job's end.
         missing = _missing(known, seen, grace, fault)
@@ -195,6 +182,46 @@ def judge(shard: WatchedShard, seen: Evidence, grace: Grace) -> ShardStatus:
     if row is not None:
         return _ended(known, row, seen, grace, fault)
     return _missing(known, seen, grace, fault)
+
+
+def _known(shard: WatchedShard, seen: Evidence) -> tuple[ShardStatus, Row | None]:
+    """Return what is known whatever the state is, and the row that decides."""
+    row = _decisive(seen)
+    progress = Progress.read(seen.progress)
+    if progress is not None and progress.attempt != shard.job.attempt:
+        progress = None
+    known = ShardStatus(
+        state=ShardState.UNKNOWN,
+        final=False,
+        message="",
+        reason=row.reason if row else None,
+        node=(row.node if row else None) or (progress.node if progress else None),
+        start=row.start if row else None,
+        job_id=shard.job.element(shard.rank),
+        exit_code=_exit_code(shard, seen, row),
+        elapsed_s=row.elapsed_s if row else None,
+        progress=progress,
+    )
+    return known, row
+
+
+def _relieved(
+    shard: WatchedShard, known: ShardStatus, row: Row, manifest: Manifest | None
+) -> ShardStatus | None:
+    """Another shard finished this one before its job began; should it begin, it ends at once."""
+    waits = row.state is ShardState.WAITING
+    if not waits or manifest is None or manifest.attempt != shard.job.attempt:
+        return None
+    return replace(
+        known,
+        state=ShardState.ENDED_WELL,
+        final=True,
+        relieved=True,
+        node=manifest.node,
+        manifest=manifest,
+        progress=None,
+        message="done by the other shards before its job began, so the job is cancelled",
+    )
 
 
 def _recorded(record: AttemptRecord) -> ShardStatus:
@@ -218,11 +245,12 @@ def _decisive(seen: Evidence) -> Row | None:
     return None
 
 
-def _exit_code(seen: Evidence, row: Row | None) -> int | None:
+def _exit_code(shard: WatchedShard, seen: Evidence, row: Row | None) -> int | None:
     record = ExitRecord.read(seen.exit_record)
     if record is not None:
         return record.exit_code
-    return row.exit_code if row else None
+    # Where several shards share a job, its exit code may be another shard's.
+    return row.exit_code if row and shard.job.per_job == 1 else None
 
 
 def _manifest(shard: WatchedShard, text: str | None) -> tuple[Manifest | None, str]:

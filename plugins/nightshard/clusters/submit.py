@@ -41,8 +41,9 @@ class ArrayJob:
         cluster: its cluster on federated sites, else None.
         name: job name; with the id it stays unmistakable even where ids recycle.
         attempt: attempt of the run, 1 for the first.
-        first_rank: rank of array index 0.
+        first_rank: first rank of array index 0.
         adopted: it had been submitted before and was found again.
+        per_job: shards of one element.
     """
 
     job_id: str
@@ -51,10 +52,15 @@ class ArrayJob:
     attempt: int
     first_rank: int = 0
     adopted: bool = False
+    per_job: int = 1
+
+    def index(self, rank: int) -> int:
+        """Return the array index of a shard."""
+        return (rank - self.first_rank) // self.per_job
 
     def element(self, rank: int) -> str:
         """Return Slurm's id of a shard's element, ``57_3``."""
-        return element_id(self.job_id, rank - self.first_rank)
+        return element_id(self.job_id, self.index(rank))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -114,7 +120,7 @@ async def cancel(transport: Transport, job: ArrayJob, ranks: Iterable[int] | Non
         command = scancel_command(job.name, job.job_id, job.cluster)
         await run_checked(transport, command, f"Cancelling {job.name}")
         return
-    indices = [rank - job.first_rank for rank in ranks]
+    indices = {job.index(rank) for rank in ranks}
     await cancel_elements(transport, job.job_id, indices, name=job.name, cluster=job.cluster)
 
 
@@ -154,7 +160,12 @@ class _Submitting:
 
     async def run(self, script: str) -> ArrayJob:
         one = self.submission
-        intent = Intent(name=one.job_name, tasks=len(one.ranks), first_rank=one.first_rank)
+        intent = Intent(
+            name=one.job_name,
+            tasks=len(one.ranks),
+            first_rank=one.first_rank,
+            per_job=one.per_job,
+        )
         fresh = await self.transport.create_bytes(one.intent, intent.to_bytes())
         if not fresh:
             earlier = Intent.read(await self.transport.get_bytes(one.intent))
@@ -225,4 +236,5 @@ def _job(submission: Submission, found: SubmittedId, *, adopted: bool) -> ArrayJ
         attempt=submission.attempt,
         first_rank=submission.first_rank,
         adopted=adopted,
+        per_job=submission.per_job,
     )

@@ -7,6 +7,8 @@ from nightshard.core.story import ShardProgress, progress_sentence
 def sentence_of(status: ShardStatus) -> str:
     """Say where a shard stands: in the queue, at work with so many answers, done."""
     manifest, progress = status.manifest, status.progress
+    if status.relieved:
+        return f"Slurm job {status.job_id}: {status.message}"
     if manifest is not None:
         told = ShardProgress("done", manifest.node, manifest.rows, manifest.rows)
         return progress_sentence(told)

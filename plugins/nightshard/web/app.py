@@ -111,7 +111,10 @@ class _Pages:
             return {"cancelled": []}
         async with self.connections.to(run.profile) as transport:
             found = await look(transport, run.layout, rank)
-            chosen = None if rank is None else judge_shard(run.shard(rank), found).alive
+            chosen = None if rank is None else set(judge_shard(run.shard(rank), found).alive)
+            if chosen is not None:  # a job that it shares with a shard which goes on is left alone
+                going = (judge_shard(one, found) for one in run.shards or () if not one.over)
+                chosen = chosen.difference(*(one.alive for one in going))
             return {"cancelled": await cancel_elements(transport, found, chosen)}
 
     async def log_json(  # noqa: PLR0917 (FastAPI passes by keyword)

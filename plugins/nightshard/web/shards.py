@@ -152,7 +152,14 @@ def judge_shard(shard: ShardTask, found: Found) -> ShardLook:
     """Say what one look shows of a shard."""
     intents = sorted(_intents(shard, found), key=lambda one: one[0])
     jobs = [
-        ArrayJob(intent.job_id, intent.cluster, intent.name, attempt, intent.first_rank)
+        ArrayJob(
+            intent.job_id,
+            intent.cluster,
+            intent.name,
+            attempt,
+            intent.first_rank,
+            per_job=intent.per_job,
+        )
         for attempt, intent in intents
         if intent.job_id is not None
     ]
@@ -235,6 +242,8 @@ def _attempt(shard: ShardTask, job: ArrayJob, found: Found) -> Attempt:
     if record is not None:
         return replace(
             known,
+            # A job that others share goes on without this shard.
+            alive=known.alive and job.per_job == 1,
             state=record.message,
             node=record.node,
             exit_code=record.exit_code,

@@ -87,6 +87,20 @@ def check_still_ours(layout: ShardLayout, attempt: int) -> None:
             )
 
 
+def check_wanted(layout: ShardLayout, attempt: int) -> None:
+    """Make sure that a shard whose job is shared was not given up before this attempt.
+
+    Raises:
+        ClaimHeldError: the orchestrator wrote that no other attempt follows the last one.
+    """
+    record = layout.record(attempt - 1)
+    if attempt > 1 and _read(record).get("again") is False:
+        raise ClaimHeldError(
+            f"shard {layout.rank} was given up after attempt {attempt - 1} ({record}); nothing "
+            "needs to be done."
+        )
+
+
 def _is_own_restart(holder: dict[str, Any], place: Place) -> bool:
     return (
         place.job_id is not None

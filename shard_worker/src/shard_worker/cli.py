@@ -26,6 +26,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--rank", type=int, required=True, help="number of the shard, from 0")
     run.add_argument("--world-size", type=int, required=True, help="number of shards")
     run.add_argument("--attempt", type=int, default=1, help="number of this attempt, from 1")
+    run.add_argument("--seat", type=int, default=0, help="which part of the job's node, from 0")
+    run.add_argument("--seats", type=int, default=1, help="number of shards that share the job")
+
+    commands.add_parser("assist", help="lend this node's GPUs to a shard on another node")
 
     describe = commands.add_parser("describe", help="print what is known of a model, as JSON")
     describe.add_argument("--model", required=True, help="folder of the weights")
@@ -100,10 +104,18 @@ def _describe(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from shard_worker.layout import ShardLayout
     from shard_worker.run import run_shard
+    from shard_worker.seats import take_seat
     from shard_worker.signals import StopRequest
 
+    take_seat(os.environ, arguments.seat, arguments.seats)
     layout = ShardLayout(arguments.run_dir.resolve(), arguments.rank, arguments.world_size)
-    run_shard(layout, arguments.attempt, StopRequest())
+    run_shard(layout, arguments.attempt, StopRequest(), shared_job=arguments.seats > 1)
+
+
+def _assist(_: argparse.Namespace) -> None:
+    from shard_worker.assist import assist
+
+    assist()
 
 
 def _process_shard(arguments: argparse.Namespace) -> None:
@@ -120,6 +132,7 @@ def _selfcheck(arguments: argparse.Namespace) -> None:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "describe": _describe,
+    "assist": _assist,
     "run": _run,
     "process-shard": _process_shard,
     "selfcheck": _selfcheck,

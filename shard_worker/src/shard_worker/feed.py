@@ -52,6 +52,9 @@ class Feed(Protocol):
     def blocks(self) -> tuple[str, ...] | None:
         """Return the names of the blocks that it claimed, None where there are no blocks."""
 
+    def without_work(self) -> Sequence[int]:
+        """Return the other ranks all of whose requests have been claimed by somebody."""
+
 
 class OwnRequests:
     """Every shard keeps to the requests of its own input.
@@ -90,6 +93,10 @@ class OwnRequests:
     def blocks(self) -> tuple[str, ...] | None:
         """See :class:`Feed`."""
         return None
+
+    def without_work(self) -> Sequence[int]:
+        """See :class:`Feed`."""
+        return ()
 
 
 class SharedRequests:
@@ -166,6 +173,15 @@ class SharedRequests:
     def blocks(self) -> tuple[str, ...] | None:
         """See :class:`Feed`."""
         return tuple(sorted(block.name for block in self._mine))
+
+    def without_work(self) -> Sequence[int]:
+        """See :class:`Feed`."""
+        self._taken = self._board.taken()
+        return [
+            rank
+            for rank, blocks in self._cut.blocks.items()
+            if rank != self._layout.rank and all(one.name in self._taken for one in blocks)
+        ]
 
     def _claim(self, spare: int, fits: Fits) -> bool:
         """Try for one block; False if there is none to be had."""

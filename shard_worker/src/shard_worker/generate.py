@@ -30,6 +30,11 @@ MOST_RESTARTS = 24
 """Of the engine in one attempt: enough to find two guilty requests among a thousand."""
 
 
+CHECK_S = 15.0
+"""At least so often a look is taken whether the attempt still counts: a shard that shares its job
+is cancelled by a file alone."""
+
+
 class _EngineDiedError(Exception):
     """The engine raised while it worked; the cause is chained."""
 
@@ -68,6 +73,7 @@ class Generation:
     _suspects: Suspects[Request] = field(default_factory=Suspects)
     _group: deque[Request] = field(default_factory=deque)
     _restarts: int = 0
+    _checked_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._tail = LogTail(self.layout.log(self.attempt))
@@ -167,7 +173,9 @@ class Generation:
             request, added = self._running.pop(completion.request_id)
             self._keep(request, completion, time.monotonic() - added)
         self.telemetry.step(held, engine.capacity)
-        if self._parts.flush_if_due():
+        now = time.monotonic()
+        if self._parts.flush_if_due() or now >= self._checked_at + CHECK_S:
+            self._checked_at = now
             check_still_ours(self.layout, self.attempt)
         return True
 

@@ -66,6 +66,11 @@ class ShardLayout:
         """Folder of the claims on blocks, one for each number of shards."""
         return self.run_dir / "blocks" / f"of-{self.world_size:05d}"
 
+    @property
+    def relieved(self) -> Path:
+        """Marker: some shard was finished by others before its job began."""
+        return self.run_dir / "relieved"
+
     def claim(self, attempt: int) -> Path:
         """Return the claim file of an attempt."""
         return self.folder / f"claim-{attempt}"

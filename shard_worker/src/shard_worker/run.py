@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from shard_worker import model_files
 from shard_worker.board import Board
-from shard_worker.claim import check_still_ours, take_claim
+from shard_worker.claim import check_still_ours, check_wanted, take_claim
 from shard_worker.contract import Spec, load_spec
 from shard_worker.errors import ConfigError
 from shard_worker.feed import Feed, OwnRequests, SharedRequests
@@ -21,6 +21,7 @@ from shard_worker.manifest import Attempt, Timings, is_finished, write_manifest,
 from shard_worker.offline import node_local_caches
 from shard_worker.parts import read_parts
 from shard_worker.progress import Progress
+from shard_worker.relief import relieve
 from shard_worker.rows import Answer, Request, read_requests
 from shard_worker.signals import StopRequest
 from shard_worker.slurm import Place
@@ -30,7 +31,9 @@ from shard_worker.versions import versions
 log = logging.getLogger(__name__)
 
 
-def run_shard(layout: ShardLayout, attempt: int, stop: StopRequest) -> None:
+def run_shard(
+    layout: ShardLayout, attempt: int, stop: StopRequest, *, shared_job: bool = False
+) -> None:
     """Answer every request of a shard that is not answered yet, then write output and manifest.
 
     Where the spec says ``steal``, a shard with room also answers blocks of other shards' requests
@@ -42,6 +45,8 @@ def run_shard(layout: ShardLayout, attempt: int, stop: StopRequest) -> None:
         layout: which shard of which run.
         attempt: number given by the orchestrator, from 1.
         stop: where a signal's wish to end is kept; its signals are taken here.
+        shared_job: other shards run in the same job, which is submitted again for all where only
+            some need it.
 
     Raises:
         WorkerError: with the exit code of the way in which it ended; finished answers are kept.
@@ -57,6 +62,8 @@ def run_shard(layout: ShardLayout, attempt: int, stop: StopRequest) -> None:
     left = place.seconds_left(time.time(), spec.stop_before_s)
     stop.deadline = None if left is None else time.monotonic() + left
     layout.parts.mkdir(parents=True, exist_ok=True)
+    if shared_job:
+        check_wanted(layout, attempt)
     take_claim(layout, attempt, place)
     remove_temporary_files(layout.folder)
     remove_temporary_files(layout.parts)
@@ -145,6 +152,7 @@ class _Shard:
             )
             write_manifest(self.layout, self.spec, ordered, attempt, self.timings)
             self.progress.phase("done")
+            relieve(self.layout, self.spec, attempt, feed)
         finally:
             if generation.engine is not None:  # last, since ending an engine may take seconds
                 generation.engine.close()

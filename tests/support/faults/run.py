@@ -154,7 +154,7 @@ class FaultRun:
         name = shard.submission(attempt).job_name
         await until(lambda: bool(self.lab.site.arrays(name)), f"Slurm knew {name}")
         (array,) = self.lab.site.arrays(name)
-        return f"{array}_{rank - shard.first_rank}"
+        return f"{array}_{shard.index}"
 
 
 class Lab:
@@ -226,6 +226,7 @@ class Lab:
         transport: SshTransport | None = None,
         flush_rows: int = 1,
         load_seconds: float = 0.0,
+        balance: str = "static",
         **changes: Any,
     ) -> FaultRun:
         """Bring a run to the cluster.
@@ -237,17 +238,20 @@ class Lab:
             transport: by default one past the line.
             flush_rows: answers in a part.
             load_seconds: how long the engine loads.
+            balance: whether shards share their work.
             changes: of the profile.
         """
         profile = self.profile(**changes)
         layout = RunLayout(profile.workdir, f"run-{next(_numbers)}")
         slurm = profile.slurm
-        size = array_size(shards, slurm.max_array_size, slurm.max_submitted)
+        per_job = slurm.shards_per_job
+        size = array_size(shards, slurm.max_array_size, slurm.max_submitted, per_job)
         async with transport or self.transport(direct=True) as through:
             worker = await ensure_worker(through, profile, PROJECT_ROOT / "shard_worker" / "src")
             options = {"seconds_per_request": pace, "load_seconds": load_seconds}
             flush = {"rows": flush_rows, "seconds": 60.0}
-            spec = echo_spec(layout, shards, self.site.info.shared, options, flush)
+            model = self.site.info.shared
+            spec = echo_spec(layout, shards, model, options, flush, balance=balance)
             files: dict[str, Path | bytes] = {"spec.json": spec}
             for rank in range(shards):
                 questions = (
@@ -256,12 +260,22 @@ class Lab:
                 )
                 name = layout.input_file(rank, shards).name
                 files[f"inputs/{name}"] = echo_input(questions)
-            await stage_run(through, layout, files, shards, size)
+            await stage_run(through, layout, files, shards, array_size=size, per_job=per_job)
         return FaultRun(
             self,
             profile,
             [
-                Shard(layout, rank, shards, rows, FINGERPRINT, size, worker, max_job_minutes=5)
+                Shard(
+                    layout,
+                    rank,
+                    shards,
+                    rows,
+                    FINGERPRINT,
+                    size,
+                    worker,
+                    max_job_minutes=5,
+                    per_job=per_job,
+                )
                 for rank in range(shards)
             ],
         )

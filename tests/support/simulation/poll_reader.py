@@ -25,12 +25,16 @@ class _Job:
     array_id: str
     name: str
     first: int
+    per_job: int
     look: str
-    indices: list[int]
+    ranks: list[int]
     patterns: list[str]
 
-    def path(self, kind: int, index: int) -> str:
-        return f"{self.run}/{self.patterns[kind - 1] % (self.first + index)}"
+    def path(self, kind: int, rank: int) -> str:
+        return f"{self.run}/{self.patterns[kind - 1] % rank}"
+
+    def element(self, rank: int) -> tuple[str, int, str]:
+        return self.array_id, (rank - self.first) // self.per_job, self.name
 
 
 @dataclass(slots=True)
@@ -63,9 +67,9 @@ class PollReader:
         self._title(nonce, "files")
         for job, brought in self._chosen(jobs):
             self.out.append(f"={job.name}\n")
-            for index, kinds in brought:
+            for rank, kinds in brought:
                 await asyncio.sleep(self.world.rng.uniform(0, 0.05))
-                self._bring(job, index, kinds)
+                self._bring(job, rank, kinds)
         self._title(nonce, "awk-status 0")
         self._title(nonce, "end")
         return CommandResult("".join(self.out), "", 0)
@@ -96,8 +100,8 @@ class PollReader:
                     run = rest
                 case "J":
                     jobs.append(
-                        _Job(run, int(words[1]), words[2], words[3], int(words[4]), words[5],
-                             expand_indices(words[6]), words[7:])
+                        _Job(run, int(words[1]), words[2], words[3], int(words[4]), int(words[5]),
+                             words[6], expand_indices(words[7]), words[8:])
                     )  # fmt: skip
                 case _:
                     self.world.violation(f"unknown line in the poll: {line}")
@@ -125,7 +129,7 @@ class PollReader:
     async def _ask_sacct(self, nonce: str, label: str, line: str, jobs: Sequence[_Job]) -> None:
         names = {job.name for job in jobs}
         missing = sorted(
-            {job.array_id for job in jobs for index in job.indices if self._is_missing(job, index)}
+            {job.array_id for job in jobs for rank in job.ranks if self._is_missing(job, rank)}
         )
         if not line or not missing:
             return
@@ -137,11 +141,11 @@ class PollReader:
                 self._over.add((element[1], int(element[2]), words[7]))
         await asyncio.sleep(self.world.rng.choice([0.0, 0.1, 2.0]))
 
-    def _is_missing(self, job: _Job, index: int) -> bool:
+    def _is_missing(self, job: _Job, rank: int) -> bool:
         # A queue that is silent has forgotten nothing.
         if job.cluster in self._silent:
             return job.look == "m"
-        return (job.array_id, index, job.name) not in self._seen
+        return job.element(rank) not in self._seen
 
     def _run(self, nonce: str, program: str, label: str, line: str) -> tuple[int, str]:
         found = re.search(rf"then timeout \d+ ({program} .*?); else", line)
@@ -159,14 +163,14 @@ class PollReader:
         return word in self._waiting | self._living
 
     def _chosen(self, jobs: Sequence[_Job]) -> list[tuple[_Job, list[tuple[int, int]]]]:
-        """Return, for each job, its indices and how many kinds of file to bring of each."""
+        """Return, for each job, its ranks and how many kinds of file to bring of each."""
         return [
-            (job, [(index, kinds) for index in job.indices if (kinds := self._kinds(job, index))])
+            (job, [(rank, kinds) for rank in job.ranks if (kinds := self._kinds(job, rank))])
             for job in jobs
         ]
 
-    def _kinds(self, job: _Job, index: int) -> int:
-        key = (job.array_id, index, job.name)
+    def _kinds(self, job: _Job, rank: int) -> int:
+        key = job.element(rank)
         if job.cluster in self._silent:
             return _FILES if key in self._over else 0
         word = self._seen.get(key, "")
@@ -176,10 +180,10 @@ class PollReader:
             return _FILES
         return 1 if job.look != "q" and word in self._living else 0
 
-    def _bring(self, job: _Job, index: int, kinds: int) -> None:
+    def _bring(self, job: _Job, rank: int, kinds: int) -> None:
         for kind in range(1, kinds + 1):
-            for line in self.read(job.path(kind, index)) or ():
-                self.out.append(f"{index} {kind}:{line}\n")
+            for line in self.read(job.path(kind, rank)) or ():
+                self.out.append(f"{rank} {kind}:{line}\n")
 
     def _title(self, nonce: str, text: str) -> None:
         self.out.append(f"\n@{nonce} {text}\n")

@@ -1,5 +1,6 @@
 """Remote paths are those of the contract, and the batch script holds nothing unquoted."""
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -167,7 +168,8 @@ def test_a_template_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
 
 def script_tail(worker: str, tmp_path: Path, submission: Submission, rank: int) -> str:
     """Return a runnable script whose worker is a shell program."""
-    (tmp_path / "ns" / "runs" / LAYOUT.run_key / "shards" / f"{rank:05d}").mkdir(parents=True)
+    shard = tmp_path / "ns" / "runs" / LAYOUT.run_key / "shards" / f"{rank:05d}"
+    shard.mkdir(parents=True, exist_ok=True)
     program = tmp_path / "worker.sh"
     program.write_text(f"#!/bin/bash\n{worker}\n")
     program.chmod(0o755)
@@ -201,6 +203,56 @@ def test_an_element_of_a_later_array_runs_the_shard_of_its_rank(tmp_path: Path) 
     assert process.wait(20) == 0
     assert "--rank 7 --world-size 8" in said
     assert next(tmp_path.glob("ns/runs/*/shards/*/exit-a2")).parent.name == "00007"
+
+
+SHARED = Submission(LAYOUT, 2, range(3, 8), 3, "a2-c1", per_job=3)
+
+
+def test_each_shard_of_a_job_has_its_own_seat_log_and_exit_record(tmp_path: Path) -> None:
+    shards = tmp_path / "ns" / "runs" / LAYOUT.run_key / "shards"
+    for rank in (4, 5):
+        (shards / f"{rank:05d}").mkdir(parents=True)
+
+    process = run_script('echo "$@"; [ "$7" != 4 ] || exit 3', tmp_path, SHARED)
+
+    assert process.wait(20) == 3
+    codes = {path.parent.name: json.loads(path.read_text()) for path in shards.glob("*/exit-a2")}
+    assert {name: code["exit_code"] for name, code in codes.items()} == {
+        "00003": 0,
+        "00004": 3,
+        "00005": 0,
+    }
+    for seat, rank in enumerate((3, 4, 5)):
+        log = (shards / f"{rank:05d}" / "attempt-2.log").read_text()
+        assert f"--rank {rank} --seat {seat} --seats 3 --world-size 8" in log
+    assert f"What concerns the whole job is in {shards}/00003/attempt-2.log" in log
+
+
+def test_the_last_job_of_an_array_has_the_shards_that_are_left(tmp_path: Path) -> None:
+    shards = tmp_path / "ns" / "runs" / LAYOUT.run_key / "shards"
+    (shards / "00007").mkdir(parents=True)
+    (shards / "00006").mkdir()
+
+    process = run_script("exit 0", tmp_path, SHARED, index=1)
+
+    assert process.wait(20) == 0
+    assert sorted(path.parent.name for path in shards.glob("*/exit-a2")) == ["00006", "00007"]
+
+
+def test_slurms_warning_reaches_all_workers_of_a_job(tmp_path: Path) -> None:
+    shards = tmp_path / "ns" / "runs" / LAYOUT.run_key / "shards"
+    for rank in (4, 5):
+        (shards / f"{rank:05d}").mkdir(parents=True)
+    worker = f"trap 'exit 75' USR1; mkfifo {tmp_path}/$$; while :; do sleep 0.05; done"
+    process = run_script(worker, tmp_path, SHARED)
+    while len(list(tmp_path.glob("[0-9]*"))) < 3:
+        assert process.poll() is None
+
+    process.send_signal(10)
+
+    assert process.wait(20) == 75
+    codes = [json.loads(path.read_text())["exit_code"] for path in shards.glob("*/exit-a2")]
+    assert codes == [75, 75, 75]
 
 
 def test_slurms_warning_reaches_the_worker_while_it_runs(tmp_path: Path) -> None:

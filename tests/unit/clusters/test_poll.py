@@ -15,6 +15,7 @@ from nightshard.clusters.poll import (
     Accounts,
     Look,
     PollAnswer,
+    element_of,
     parse_poll,
     poll_script,
     shard_files,
@@ -171,7 +172,47 @@ def test_the_elements_of_a_split_array_have_their_own_indices(site, tmp_path: Pa
 
     answer = site.ask([shard])
 
-    assert answer.files == {(job.name, 3): left}
+    assert answer.files == {(job.name, 1003): left}
+    assert answer.files_of(shard) == left
+
+
+def test_shards_that_share_a_job_end_with_it_and_have_their_own_files(site, tmp_path: Path) -> None:
+    layout = RunLayout(PurePosixPath(tmp_path), "run-1")
+    for folder in layout.folders(12):
+        Path(folder).mkdir(parents=True)
+    job = ArrayJob("57", None, "ns-run-1-a1-c1", 1, first_rank=4, per_job=3)
+    shards = [WatchedShard(layout, rank, 12, job, 10, "f") for rank in range(4, 12)]
+    left = {shard.rank: leave_everything(shard) for shard in shards}
+    site.squeue = f"{row(0, 'COMPLETED', job)}; {row(1, 'RUNNING', job)}; {row(2, 'PENDING', job)}"
+
+    answer = site.ask(shards)
+
+    assert [answer.queue[element_of(shard)].word for shard in shards] == [
+        *["COMPLETED"] * 3,
+        *["RUNNING"] * 3,
+        *["PENDING"] * 2,
+    ]
+    assert {rank: answer.files.get((job.name, rank), {}) for rank in left} == (
+        {rank: left[rank] for rank in (4, 5, 6)}
+        | {rank: {"progress": left[rank]["progress"]} for rank in (7, 8, 9)}
+        | {10: {}, 11: {}}
+    )
+
+
+def test_where_shards_were_relieved_those_that_wait_bring_their_manifests(
+    site, shards, tmp_path: Path
+) -> None:
+    left = {shard.rank: leave_everything(shard) for shard in shards}
+    site.squeue = f"{row(0, 'PENDING')}; {row(1, 'RUNNING')}; {row(2, 'PENDING')}"
+    (Path(shards[0].layout.run) / "relieved").touch()
+
+    answer = site.ask(shards)
+
+    assert answer.files == {
+        (JOB.name, 0): {"manifest": left[0]["manifest"]},
+        (JOB.name, 1): {"progress": left[1]["progress"]},
+        (JOB.name, 2): {"manifest": left[2]["manifest"]},
+    }
 
 
 def test_a_queue_that_does_not_answer_says_nothing_of_jobs(site, shards) -> None:

@@ -60,7 +60,7 @@ class Cluster:
             for rank, word in self.states.items()
         )
         parts = [f"squeue \n{rows}", f"squeue-status {self.squeue_status}\n"]
-        indices = re.findall(r"^J\|0\|56\|[^|]*\|0\|.\|([^|]*)\|", script, re.MULTILINE)
+        indices = re.findall(r"^J\|0\|56\|[^|]*\|0\|1\|.\|([^|]*)\|", script, re.MULTILINE)
         watched = {rank for text in indices for rank in expand_indices(text)}
         if "\nD|" in script and watched - set(self.states):
             self.asked_accounts += 1
@@ -76,9 +76,9 @@ class Cluster:
         lines = (re.findall(r"^J\|.*$", script, re.MULTILINE) for script in self.scripts)
         return [
             {
-                rank: line.split("|")[5]
+                rank: line.split("|")[6]
                 for line in some
-                for rank in expand_indices(line.split("|")[6])
+                for rank in expand_indices(line.split("|")[7])
             }
             for some in lines
         ]

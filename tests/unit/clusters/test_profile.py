@@ -86,6 +86,21 @@ def test_the_local_profile_is_good() -> None:
         ("  accounting: no", "  extra_directives: [--output=x]", "--output is set by Nightshard"),
         ("  accounting: no", '  extra_directives: ["--comment=a b"]', "without spaces or quotes"),
         ("  accounting: no", "  partition: other", "line 6: partition is given twice; keep one."),
+        (
+            "  accounting: no",
+            "  gres: gpu:4\n  shards_per_job: 3",
+            "line 7: slurm.shards_per_job is 3, among which 4 GPUs cannot be shared equally",
+        ),
+        (
+            "  accounting: no",
+            "  nodes_per_shard: 2",
+            "line 6: slurm.nodes_per_shard is 2, and the engine cannot spread 1 parallel processes",
+        ),
+        (
+            "  accounting: no",
+            "  gres: gpu:2\nengine:\n  tensor_parallel: 4",
+            "line 8: the engine asks for 4 GPUs and a shard holds 2",
+        ),
         ("title: A", "title: [", "not valid YAML"),
         ("title: A cluster", "name: other\ntitle: x", "line 1: name must equal the file name"),
     ],

@@ -189,12 +189,27 @@ def test_the_shard_of_an_element_comes_from_its_name_or_its_array():
     shards = dict.fromkeys(range(20), "failed")
     intents = {"a1": intent(), "a1-c2": intent("a1-c2", first_rank=10)}
     found = look(elements, "running", shards, intents=intents)
-    assert [(one.element.name[len(KEY) + 4 :], one.rank) for one in found.orphans] == [
-        ("a1", 1),
-        ("a1-c2", 11),
-        ("a2-r7", 7),
+    assert [(one.element.name[len(KEY) + 4 :], one.ranks) for one in found.orphans] == [
+        ("a1", (1,)),
+        ("a1-c2", (11,)),
+        ("a2-r7", (7,)),
     ]
-    assert len(look(elements, None, {}, intents=intents).orphans) == 4
+    assert len(look(elements, None, {}, intents=intents).orphans) == len(elements)
+
+
+def test_a_job_of_several_shards_is_unwanted_when_all_of_them_are():
+    shared = Intent(name=f"ns-{KEY}-a1", tasks=7, job_id="57", per_job=3)
+    again = Intent(name=f"ns-{KEY}-a2-r3-5", tasks=3, job_id="60", per_job=3)
+    elements = [*(element(index=at) for at in range(3)), element("a2-r3-5", job_id="60", index=1)]
+    states = {**dict.fromkeys(range(7), "failed"), 2: "deferred"}
+
+    found = look(elements, "running", states, intents={"a1": shared, "a2-r3-5": again})
+
+    assert [(one.element.job_id, one.ranks) for one in found.orphans] == [
+        ("57", (3, 4, 5)),
+        ("57", (6,)),
+        ("60", (3, 4, 5)),
+    ]
 
 
 states = st.sampled_from([*WORKING_STATES, *ENDED_STATES])

@@ -53,7 +53,8 @@ async def _stage(run: RunPlan, world_size: int, identity: RunIdentity) -> None:
     async def stage_over_ssh() -> None:
         async with open_transport(profile) as transport:
             await preflight(transport, profile, layout, needed, world_size)
-            await stage_run(transport, layout, files, world_size, size)
+            per_job = profile.slurm.shards_per_job
+            await stage_run(transport, layout, files, world_size, array_size=size, per_job=per_job)
 
     await patiently(stage_over_ssh, log.warning)
     log.info("Staged %d files to %s", len(files), layout.run)
@@ -90,6 +91,7 @@ def submit(prepared: Json) -> list[Json]:
             array_size=size,
             worker=run.worker,
             max_job_minutes=run.max_job_minutes,
+            per_job=profile.slurm.shards_per_job,
         )
         for rank, rows in enumerate(prepared["rows"])
     ]
@@ -111,7 +113,8 @@ def _told(profile: ClusterProfile, shard: Shard, job: ArrayJob | None) -> Json:
 
 
 def _array_size(profile: ClusterProfile, world_size: int) -> int:
-    return array_size(world_size, profile.slurm.max_array_size, profile.slurm.max_submitted)
+    slurm = profile.slurm
+    return array_size(world_size, slurm.max_array_size, slurm.max_submitted, slurm.shards_per_job)
 
 
 async def _submit(profile: ClusterProfile, shards: Sequence[Shard]) -> dict[int, ArrayJob]:
@@ -119,7 +122,7 @@ async def _submit(profile: ClusterProfile, shards: Sequence[Shard]) -> dict[int,
     jobs: dict[int, ArrayJob] = {}
     cluster, any_shard = cluster_of(profile), shards[0]
     for submission in first_submissions(
-        any_shard.layout, any_shard.world_size, any_shard.array_size
+        any_shard.layout, any_shard.world_size, any_shard.array_size, any_shard.per_job
     ):
         script = cluster.script(any_shard, submission)
         job = await patiently(
@@ -130,8 +133,9 @@ async def _submit(profile: ClusterProfile, shards: Sequence[Shard]) -> dict[int,
             break
         jobs[submission.first_rank] = job
         how = "Found the earlier submission" if job.adopted else "Submitted"
-        elements = len(submission.ranks)
-        log.info("%s: Slurm array %s, %d elements, %s", how, job.job_id, elements, job.name)
+        log.info(
+            "%s: Slurm array %s, %d elements, %s", how, job.job_id, submission.elements, job.name
+        )
     return jobs
 
 

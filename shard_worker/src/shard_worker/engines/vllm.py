@@ -17,6 +17,7 @@ from shard_worker.engines.limits import answer_limit, choose_max_model_len
 from shard_worker.engines.vllm_watch import CoreWatch
 from shard_worker.errors import ConfigError
 from shard_worker.model_files import adapter_rank
+from shard_worker.nodes import Nodes
 from shard_worker.rows import Request
 from shard_worker.templating import render_prompt
 
@@ -52,6 +53,7 @@ class VllmEngine:
         self._prompts: dict[str, _Prompt] = {}
         self._tokenizer: Any = None
         self._lora = _lora(spec)
+        self._nodes = Nodes.from_env(os.environ)
         self._max_model_len = 0
         self._limit = 0
 
@@ -76,7 +78,10 @@ class VllmEngine:
         if requests and not any(length < self._max_model_len for length, _ in rendered):
             return  # every request will be refused; a model would be loaded for nothing
         try:
-            config = self._arguments(max_model_len=self._max_model_len).create_engine_config()
+            arguments = self._arguments(max_model_len=self._max_model_len)
+            if self._nodes is not None:
+                arguments = self._nodes.start(arguments)
+            config = EngineArgs(**arguments).create_engine_config()
         except (ValueError, OSError) as error:
             raise _refused(self._spec, error) from error
         self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
@@ -143,13 +148,15 @@ class VllmEngine:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.engine_core.shutdown()
+            if self._nodes is not None:
+                self._nodes.end()
 
     def _loaded(self) -> LLMEngine:
         if self._engine is None:
             raise RuntimeError("the engine is not loaded")
         return self._engine
 
-    def _arguments(self, **more: Any) -> EngineArgs:
+    def _arguments(self, **more: Any) -> dict[str, Any]:
         engine = self._spec.engine
         if engine.gpu_memory_utilization is not None:
             more["gpu_memory_utilization"] = engine.gpu_memory_utilization
@@ -159,16 +166,17 @@ class VllmEngine:
             # Between two chunks of a seeded request's prompt vLLM winds the generator back, which
             # a CPU generator cannot do: the engine dies with "does not use offset".
             more["enable_chunked_prefill"] = False
-        return EngineArgs(
-            model=str(self._spec.model_path),
-            dtype=engine.dtype,
-            tensor_parallel_size=engine.tensor_parallel,
-            enforce_eager=engine.enforce_eager,
-            trust_remote_code=engine.trust_remote_code,
-            disable_log_stats=True,
-            seed=0,
-            **{**engine.options, **more},
-        )
+        return {
+            "model": str(self._spec.model_path),
+            "dtype": engine.dtype,
+            "tensor_parallel_size": engine.tensor_parallel,
+            "enforce_eager": engine.enforce_eager,
+            "trust_remote_code": engine.trust_remote_code,
+            "disable_log_stats": True,
+            "seed": 0,
+            **engine.options,
+            **more,
+        }
 
     def _read_model(self) -> tuple[Any, int]:
         """Return the tokeniser and the longest sequence that vLLM allows for this model."""
@@ -181,7 +189,7 @@ class VllmEngine:
                 local_files_only=True,
                 trust_remote_code=self._spec.engine.trust_remote_code,
             )
-            limit = self._arguments().create_model_config().max_model_len
+            limit = EngineArgs(**self._arguments()).create_model_config().max_model_len
         except (ValueError, OSError) as error:
             raise _refused(self._spec, error) from error
         return tokenizer, int(limit)
