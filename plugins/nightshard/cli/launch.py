@@ -50,7 +50,7 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
             "--model-name", "model", required=True, help="Folder on the cluster or Hub id."
         ),
         click.option("--revision", help="Branch, tag or commit of a Hub model."),
-        click.option("--adapter", help="A LoRA adapter's folder on the cluster."),
+        click.option("--adapter", help="A LoRA adapter: a folder there, or org/name@revision."),
         click.option(
             "--tasks",
             callback=_split_tasks,

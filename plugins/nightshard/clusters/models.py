@@ -20,12 +20,15 @@ _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-# Arguments: the models folder, org--name, revision. Prints the folder that holds the weights.
+WEIGHTS_FILE = "config.json"
+ADAPTER_FILE = "adapter_config.json"
+
+# Arguments: the models folder, org--name, revision, a file that must be there. Prints the folder.
 _LOOK_UP = """\
 cache="$1/models--$2"
 if [ -f "$cache/refs/$3" ]; then commit=$(cat "$cache/refs/$3"); else commit=$3; fi
 for folder in "$1/$2/$3" "$cache/snapshots/$commit"; do
-  if [ -f "$folder/config.json" ]; then printf '%s\\n' "$folder"; exit 0; fi
+  if [ -f "$folder/$4" ]; then printf '%s\\n' "$folder"; exit 0; fi
 done
 exit 1
 """
@@ -46,7 +49,12 @@ except Exception as error:
 
 
 async def resolve_model(
-    transport: Transport, profile: ClusterProfile, model: str, revision: str | None = None
+    transport: Transport,
+    profile: ClusterProfile,
+    model: str,
+    revision: str | None = None,
+    *,
+    holds: str = WEIGHTS_FILE,
 ) -> str:
     """Find a model's folder on the cluster; fetch it where the profile says ``download: login``.
 
@@ -56,6 +64,7 @@ async def resolve_model(
         model: a folder there (absolute, or below ``~/``), or a Hub id ``org/name``, which is looked
             for as ``<models.dir>/<org>--<name>/<revision>`` and in the layout of the Hub's cache.
         revision: branch, tag or commit of a Hub id; ``main`` by default.
+        holds: file by which its folder is known.
 
     Returns:
         Absolute remote path.
@@ -73,7 +82,7 @@ async def resolve_model(
         )
     if not _REVISION.fullmatch(revision) or ".." in revision:
         raise UserError(f"{revision!r} is no revision; give a branch, a tag or a commit.")
-    arguments = [profile.models.dir, model.replace("/", "--"), revision]
+    arguments = [profile.models.dir, model.replace("/", "--"), revision, holds]
     found = await transport.run(["sh", "-c", _LOOK_UP, "look-up", *arguments], idempotent=True)
     login = profile.models.download == "login"
     # A commit stays what it is; a branch moves, so the Hub is asked although a copy is here.

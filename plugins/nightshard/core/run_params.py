@@ -92,11 +92,6 @@ def parse_run_params(values: Mapping[str, Any]) -> RunParams:
         params = RunParams.model_validate(values)
     except ValidationError as error:
         raise UserError(_sentence(error)) from None
-    if params.adapter is not None and not params.adapter.startswith(("/", "~/")):
-        raise UserError(
-            f"adapter is {params.adapter!r}, which cannot be used; give a folder on the cluster "
-            "that holds adapter_config.json."
-        )
     if not params.tasks:
         raise UserError("tasks is empty; choose at least one benchmark.")
     if stray := sorted(set(params.source) - set(params.tasks)):
@@ -115,6 +110,14 @@ def _sentence(error: ValidationError) -> str:
         return f"{name} is missing; {_SENTENCES.get(name, 'give a value')}."
     advice = _SENTENCES.get(name, first["msg"])
     return f"{name} is {first['input']!r}, which cannot be used; {advice}."
+
+
+def split_revision(model: str) -> tuple[str, str | None]:
+    """Split ``org/name@revision``; a folder is left as it is."""
+    if model.startswith(("/", "~")) or "@" not in model:
+        return model, None
+    name, _, revision = model.partition("@")
+    return name, revision
 
 
 def model_label(model: str) -> str:

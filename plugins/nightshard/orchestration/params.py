@@ -38,7 +38,8 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
             None,
             type=["string", "null"],
             title="Adapter",
-            description="A LoRA adapter's folder on the cluster. Empty: none.",
+            description="A LoRA adapter: a folder on the cluster, or org/name@revision of the Hub. "
+            "Empty: none.",
             section=what,
         ),
         "tasks": Param(

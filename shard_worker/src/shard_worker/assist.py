@@ -1,5 +1,6 @@
 """``shard-worker assist``: lend the GPUs of this node to a shard whose head is on another one."""
 
+import importlib
 import logging
 import multiprocessing
 import os
@@ -90,8 +91,7 @@ class _Part:
 def _serve(file: Path, after: int, node_rank: int) -> None:
     """Import vLLM, wait for a start of the engine that is later than another one, and join it."""
     os.setpgid(0, 0)  # vLLM's own processes belong to it and end with it
-    from vllm import EngineArgs
-    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+    vllm_nodes = importlib.import_module("shard_worker.engines.vllm_nodes")
 
     def end(*_: object) -> None:
         raise SystemExit
@@ -99,7 +99,4 @@ def _serve(file: Path, after: int, node_rank: int) -> None:
     signal.signal(signal.SIGTERM, end)
     while (start := EngineStart.read(file)).generation <= after or start.arguments is None:
         time.sleep(LOOK_S)
-    config = EngineArgs(**{**start.arguments, "node_rank": node_rank}).create_engine_config(
-        headless=True
-    )
-    MultiprocExecutor(config, monitor_workers=False).start_worker_monitor(inline=True)
+    vllm_nodes.join({**start.arguments, "node_rank": node_rank})

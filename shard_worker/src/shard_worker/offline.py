@@ -1,9 +1,12 @@
 """No network, and caches on the node."""
 
 import os
+import socket
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
+
+from shard_worker.nodes import NODES
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -27,9 +30,20 @@ _CACHES = {
 def go_offline(environ: MutableMapping[str, str]) -> None:
     """Forbid the network to Hugging Face libraries and vLLM; they read this when imported."""
     environ.update(OFFLINE)
-    # vLLM finds its own address by a socket towards a public name server unless it is told one; a
-    # shard lives on one node.
-    environ.setdefault("VLLM_HOST_IP", "127.0.0.1")
+    # vLLM finds its own address by a socket towards a public name server unless it is told one.
+    if environ.get(NODES, "1") == "1":
+        environ.setdefault("VLLM_HOST_IP", "127.0.0.1")
+    elif (address := own_address()) is not None:
+        environ.setdefault("VLLM_HOST_IP", address)
+
+
+def own_address() -> str | None:
+    """Return the address by which the host's name is known, None where that is loopback."""
+    try:
+        address = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return None
+    return None if address.startswith("127.") else address
 
 
 def node_local_caches(environ: MutableMapping[str, str], rank: int) -> None:

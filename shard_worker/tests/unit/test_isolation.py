@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 
 ENGINE_FILES = {
     SOURCE / "shard_worker" / "engines" / name
-    for name in ("transformers.py", "vllm.py", "vllm_watch.py")
+    for name in ("transformers.py", "vllm.py", "vllm_nodes.py", "vllm_watch.py")
 }
 
 

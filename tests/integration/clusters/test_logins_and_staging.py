@@ -14,13 +14,14 @@ import pytest
 from nightshard.clusters.errors import LoginError, LoginFailure, RemoteDiskFullError, TransportError
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.login import Endpoint, connector
-from nightshard.clusters.models import describe_model, resolve_model
+from nightshard.clusters.models import ADAPTER_FILE, describe_model, resolve_model
 from nightshard.clusters.poller import ClusterPoller
 from nightshard.clusters.ssh import SshTransport
 from nightshard.clusters.staging import ensure_worker, preflight
 from nightshard.clusters.status import WatchedShard
 from nightshard.clusters.submit import ArrayJob
 from nightshard.core.errors import UserError
+from nightshard.core.run_params import split_revision
 from nightshard.core.settings import PROJECT_ROOT
 from nightshard.local.info import ClusterInfo
 
@@ -260,6 +261,19 @@ async def test_a_model_is_found_by_folder_and_by_hub_id(runs) -> None:
     assert await resolve("org/plain") == str(plain)
     assert await resolve("org/cached") == str(cached / "snapshots" / commit)
     assert await resolve("org/cached", commit) == str(cached / "snapshots" / commit)
+
+
+async def test_an_adapter_is_found_by_its_own_file(runs) -> None:
+    adapter = Path(runs.profile().models.dir) / "org--adapter" / "v2"
+    adapter.mkdir(parents=True)
+    (adapter / ADAPTER_FILE).write_text("{}")
+    name, revision = split_revision("org/adapter@v2")
+
+    found = await resolve_model(runs.transport, runs.profile(), name, revision, holds=ADAPTER_FILE)
+
+    assert found == str(adapter)
+    with pytest.raises(UserError, match="org/adapter at revision v2 is not on cluster"):
+        await resolve_model(runs.transport, runs.profile(), name, revision)
 
 
 @pytest.mark.parametrize(

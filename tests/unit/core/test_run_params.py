@@ -46,7 +46,6 @@ def test_a_task_named_twice_is_evaluated_once() -> None:
         ({"temperature": -1}, "give a number from 0"),
         ({"top_p": 0}, "give a number above 0 and at most 1"),
         ({"limit": 0}, "leave it empty for all problems"),
-        ({"adapter": "org/name"}, "give a folder on the cluster"),
         ({"balance": "fair"}, "choose steal or static"),
         ({"chat_template_args": "no"}, "give a JSON object such as"),
         ({"shards": 3}, "There is no parameter 'shards'"),

@@ -7,11 +7,11 @@ from typing import Any
 
 from nightshard.benchmarks import registry
 from nightshard.clusters.layout import RunLayout
-from nightshard.clusters.models import describe_model, resolve_model
+from nightshard.clusters.models import ADAPTER_FILE, describe_model, resolve_model
 from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.staging import ensure_worker, preflight
 from nightshard.core.fingerprint import ModelDescription
-from nightshard.core.run_params import RunParams, make_run_key, parse_run_params
+from nightshard.core.run_params import RunParams, make_run_key, parse_run_params, split_revision
 from nightshard.core.run_plan import (
     RunPlan,
     check_description,
@@ -75,7 +75,10 @@ async def _ask_cluster(
         await preflight(transport, profile, layout, WORKER_BYTES)
         worker = await ensure_worker(transport, profile, current_settings().worker_source)
         path = await resolve_model(transport, profile, params.model, params.revision)
-        adapter = params.adapter and await resolve_model(transport, profile, params.adapter)
+        adapter = None
+        if params.adapter is not None:
+            name, revision = split_revision(params.adapter)
+            adapter = await resolve_model(transport, profile, name, revision, holds=ADAPTER_FILE)
         return worker, await describe_model(
             transport, profile, worker, path, engine=engine, adapter=adapter
         )
