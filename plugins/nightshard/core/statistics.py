@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 Z_95 = 1.959963984540054
@@ -71,6 +71,33 @@ def clustered_proportion(outcomes: Iterable[tuple[Hashable, bool]]) -> Proportio
     effective = mean * (1 - mean) / stderr**2 if varies and stderr is not None else clusters
     low, high = wilson_interval(mean, min(effective, n))
     return Proportion(mean, stderr, low, high, n, clusters)
+
+
+def mean_over_problems(values: Sequence[float], n: int) -> Proportion:
+    """Estimate the mean of what each problem gives, such as its pass@k.
+
+    The standard error is that of a mean over problems, the interval Wilson's as in
+    :func:`clustered_proportion`.
+
+    Args:
+        values: one a problem, each in [0, 1].
+        n: number of answers behind them.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("there are no problems to take a mean of")
+    problems = len(values)
+    mean = min(1.0, math.fsum(values) / problems)
+    stderr = None
+    if problems > 1:
+        squares = math.fsum((one - mean) ** 2 for one in values)
+        stderr = math.sqrt(squares / (problems - 1) / problems)
+    varies = stderr is not None and stderr > 0 and 0 < mean < 1
+    effective = mean * (1 - mean) / stderr**2 if varies and stderr is not None else problems
+    low, high = wilson_interval(mean, min(effective, n))
+    return Proportion(mean, stderr, low, high, n, problems)
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:

@@ -8,18 +8,17 @@ from typing import Any
 import pyarrow as pa
 
 from nightshard.benchmarks import registry
-from nightshard.benchmarks.base import Benchmark, BenchmarkInfo, Problem, Verdict
+from nightshard.benchmarks.base import Benchmark, Problem, Verdict
 from nightshard.benchmarks.judges.pool import JudgeError, Judgement, JudgePool, Outcome
 from nightshard.core.errors import NightshardError, UserError
-from nightshard.core.statistics import clustered_proportion
 from nightshard.results.arrow import VERDICT_SCHEMA
+from nightshard.results.metrics import Judged, Row, benchmark_metrics, text_of
 from nightshard.results.records import MetricRecord
 
-Row = dict[str, Any]
 Judge = Callable[[Iterable[Judgement]], list[Outcome]]
 
 _REQUEST_COLUMNS = ["request_id", "benchmark", "problem_id", "repeat_idx"]
-_ANSWER_COLUMNS = ["request_id", "text", "finish_reason", "error"]
+_ANSWER_COLUMNS = ["request_id", "text", "output_tokens", "finish_reason", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ def score(
         try:
             info = benchmark(name).info
             judged = _judge(name, rows, problems.get(name, ()), judge)
-            metrics = _metrics(info, rows, judged, problems.get(name, ()))
+            metrics = benchmark_metrics(info, rows, judged, problems.get(name, ()))
         except NightshardError as error:
             card.failures[name] = str(error)
         except Exception as error:  # noqa: BLE001 (one benchmark must not take the others down)
@@ -110,7 +109,7 @@ def score(
 
 def _judge(
     name: str, rows: Sequence[Row], problems: Sequence[Problem], judge: Judge
-) -> list[tuple[Row, Problem, Verdict]]:
+) -> list[Judged]:
     """Judge the rows that hold a text.
 
     Raises:
@@ -120,7 +119,7 @@ def _judge(
     by_id = {problem.problem_id: problem for problem in problems}
     work: list[tuple[Row, Problem]] = []
     for row in rows:
-        if _text(row) is None:
+        if text_of(row) is None:
             continue
         if row["problem_id"] not in by_id:
             raise UserError(
@@ -128,8 +127,8 @@ def _judge(
                 "this run; score it with the problems it was asked with."
             )
         work.append((row, by_id[row["problem_id"]]))
-    outcomes = judge([Judgement(name, problem, str(_text(row))) for row, problem in work])
-    judged: list[tuple[Row, Problem, Verdict]] = []
+    outcomes = judge([Judgement(name, problem, str(text_of(row))) for row, problem in work])
+    judged: list[Judged] = []
     for (row, problem), outcome in zip(work, outcomes, strict=True):
         if isinstance(outcome, JudgeError):
             raise JudgeError(
@@ -137,69 +136,6 @@ def _judge(
             )
         judged.append((row, problem, outcome))
     return judged
-
-
-def _text(row: Row) -> str | None:
-    answer = row["answer"]
-    return None if answer is None or answer["error"] is not None else answer["text"]
-
-
-def _metrics(
-    info: BenchmarkInfo,
-    rows: Sequence[Row],
-    judged: Sequence[tuple[Row, Problem, Verdict]],
-    problems: Sequence[Problem],
-) -> list[MetricRecord]:
-    answered = [row for row in rows if row["answer"] is not None]
-    right = [(problem.problem_id, verdict.correct) for _, problem, verdict in judged]
-    cut = [(row["problem_id"], row["answer"]["finish_reason"] == "length") for row, _, _ in judged]
-    wrecked = [(row["problem_id"], _text(row) is None) for row in answered]
-    coverage = len(judged) / len(rows)
-    # A rate of errors covers the answers that came, errors among them.
-    came = len(answered) / len(rows)
-    metrics = [
-        *_metric(info, "accuracy", right, coverage),
-        *_metric(info, "truncation_rate", cut, coverage),
-        *_metric(info, "error_rate", wrecked, came),
-    ]
-    asked: dict[str, int] = {}
-    subset_of = {problem.problem_id: problem.subset for problem in problems}
-    for row in rows:
-        if subset := subset_of.get(row["problem_id"]):
-            asked[subset] = asked.get(subset, 0) + 1
-    for subset in sorted(asked):
-        part = [(p.problem_id, v.correct) for _, p, v in judged if p.subset == subset]
-        metrics += _metric(info, "accuracy", part, len(part) / asked[subset], subset)
-    return metrics
-
-
-def _metric(
-    info: BenchmarkInfo,
-    name: str,
-    outcomes: Sequence[tuple[str, bool]],
-    coverage: float,
-    subset: str = "",
-) -> list[MetricRecord]:
-    """Make a metric, or none where nothing was observed."""
-    if not outcomes:
-        return []
-    estimate = clustered_proportion(outcomes)
-    return [
-        MetricRecord(
-            benchmark=info.name,
-            benchmark_version=info.version,
-            metric=name,
-            subset=subset,
-            value=estimate.value,
-            stderr=estimate.stderr,
-            ci_low=estimate.ci_low,
-            ci_high=estimate.ci_high,
-            n=estimate.n,
-            coverage=coverage,
-            partial=coverage < 1,
-            judge_version=info.judge_version,
-        )
-    ]
 
 
 def _verdict_row(row: Row, verdict: Verdict) -> Row:

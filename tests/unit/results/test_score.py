@@ -82,6 +82,41 @@ def test_accuracy_is_the_mean_over_repeats_with_an_error_clustered_by_problem() 
     assert not card.partial
 
 
+def test_repeats_tell_pass_at_k_the_majority_and_stability() -> None:
+    requests = ask(AIME24=4)
+    right = [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    texts = [r.problem_id[1:] if ok else "9" for r, ok in zip(requests, right, strict=True)]
+    card = run(requests, answered(requests, list(texts)))
+    values = {one.metric: one.value for one in card.metrics if "@" in one.metric}
+    assert values == {
+        "pass@2": pytest.approx((1 + 5 / 6 + 0) / 3),
+        "pass@4": pytest.approx(2 / 3),
+        "maj@4": pytest.approx((1 + 0.5 + 0) / 3),
+        "g-pass@4_0.5": pytest.approx(2 / 3),
+        "g-pass@4_1.0": pytest.approx(1 / 3),
+    }
+    assert metric(card, "AIME24", "pass@4").stderr == pytest.approx(1 / 3)
+
+
+def test_a_problem_that_lacks_repeats_counts_where_it_has_enough() -> None:
+    requests = ask(AIME24=2)
+    card = run(requests, answered(requests, ["0", "9", "1", "", "9", "9"]))
+    found = metric(card, "AIME24", "pass@2")
+    assert (found.value, found.coverage, found.partial) == (0.5, pytest.approx(5 / 6), True)
+
+
+def test_the_mean_length_of_an_answer_is_told_in_tokens() -> None:
+    requests = ask(MATH500=1)
+    answers = answered(requests, ["0", "1", "2"])
+    tokens = pa.array([10, 20, 60], answers.schema.field("output_tokens").type)
+    at = answers.schema.get_field_index("output_tokens")
+    found = metric(
+        run(requests, answers.set_column(at, "output_tokens", tokens)), "MATH500", "output_tokens"
+    )
+    assert found.value == pytest.approx(30)
+    assert found.stderr == pytest.approx(700**0.5 / 3**0.5)
+
+
 def test_an_error_is_no_wrong_answer_and_marks_the_score_as_partial() -> None:
     requests = ask(MATH500=1)
     card = run(requests, answered(requests, ["0", None, "9"]))

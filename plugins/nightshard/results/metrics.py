@@ -1,0 +1,157 @@
+"""A benchmark's metrics from its judged answers. Pure."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from nightshard.benchmarks.base import BenchmarkInfo, Problem, Verdict
+from nightshard.core.repeats import g_pass_at_k, ks_for, majority, pass_at_k
+from nightshard.core.statistics import (
+    Z_95,
+    Proportion,
+    clustered_proportion,
+    mean_over_problems,
+)
+from nightshard.results.records import MetricRecord
+
+Row = dict[str, Any]
+"""A request with its ``answer``, None where there is none."""
+
+Judged = tuple[Row, Problem, Verdict]
+
+STABLE = (0.5, 1.0)
+"""Shares of right answers for which G-pass@k is told."""
+
+
+def text_of(row: Row) -> str | None:
+    """Return the text of a request's answer, None where there is none or it is an error."""
+    answer = row["answer"]
+    text: str | None = None if answer is None or answer["error"] is not None else answer["text"]
+    return text
+
+
+def benchmark_metrics(
+    info: BenchmarkInfo,
+    rows: Sequence[Row],
+    judged: Sequence[Judged],
+    problems: Sequence[Problem],
+) -> list[MetricRecord]:
+    """Compute all metrics of a benchmark, then the accuracy of its subsets.
+
+    Args:
+        info: the benchmark.
+        rows: all its requests.
+        judged: those that have a text, with the verdicts.
+        problems: those that were asked.
+    """
+    answered = [row for row in rows if row["answer"] is not None]
+    right = [(problem.problem_id, verdict.correct) for _, problem, verdict in judged]
+    cut = [(row["problem_id"], row["answer"]["finish_reason"] == "length") for row, _, _ in judged]
+    wrecked = [(row["problem_id"], text_of(row) is None) for row in answered]
+    coverage = len(judged) / len(rows)
+    # A rate of errors covers the answers that came, errors among them.
+    came = len(answered) / len(rows)
+    metrics = [
+        *_share(info, "accuracy", right, coverage),
+        *_share(info, "truncation_rate", cut, coverage),
+        *_share(info, "error_rate", wrecked, came),
+        *_lengths(info, judged, coverage),
+        *_of_repeats(info, judged, coverage),
+    ]
+    asked: dict[str, int] = {}
+    subset_of = {problem.problem_id: problem.subset for problem in problems}
+    for row in rows:
+        if subset := subset_of.get(row["problem_id"]):
+            asked[subset] = asked.get(subset, 0) + 1
+    for subset in sorted(asked):
+        part = [(p.problem_id, v.correct) for _, p, v in judged if p.subset == subset]
+        metrics += _share(info, "accuracy", part, len(part) / asked[subset], subset)
+    return metrics
+
+
+def _share(
+    info: BenchmarkInfo,
+    name: str,
+    outcomes: Sequence[tuple[str, bool]],
+    coverage: float,
+    subset: str = "",
+) -> list[MetricRecord]:
+    """Make a metric, or none where nothing was observed."""
+    if not outcomes:
+        return []
+    return [_record(info, name, clustered_proportion(outcomes), coverage, subset)]
+
+
+def _of_repeats(
+    info: BenchmarkInfo, judged: Sequence[Judged], coverage: float
+) -> list[MetricRecord]:
+    """Make pass@k, maj@n and G-pass@n where problems were asked more than once.
+
+    A problem counts where it has as many judged answers as the metric looks at.
+    """
+    votes: dict[str, list[tuple[str | None, bool]]] = {}
+    for _, problem, verdict in judged:
+        # Right answers agree, however they are written.
+        said = "" if verdict.correct else verdict.extracted
+        votes.setdefault(problem.problem_id, []).append((said, verdict.correct))
+    most = max(map(len, votes.values()), default=0)
+    complete = [one for one in votes.values() if len(one) == most]
+    values: dict[str, list[float]] = {}
+    for k in ks_for(most):
+        enough = [one for one in votes.values() if len(one) >= k]
+        values[f"pass@{k}"] = [pass_at_k(len(one), _right(one), k) for one in enough]
+    if most > 1:
+        values[f"maj@{most}"] = [majority(one) for one in complete]
+        for share in STABLE:
+            values[f"g-pass@{most}_{share}"] = [
+                g_pass_at_k(most, _right(one), most, share) for one in complete
+            ]
+    return [
+        _record(info, name, mean_over_problems(each, len(judged)), coverage)
+        for name, each in values.items()
+    ]
+
+
+def _right(votes: Sequence[tuple[str | None, bool]]) -> int:
+    return sum(correct for _, correct in votes)
+
+
+def _lengths(info: BenchmarkInfo, judged: Sequence[Judged], coverage: float) -> list[MetricRecord]:
+    """Make the mean length of an answer in tokens, with an error clustered by problem."""
+    by_problem: dict[str, list[int]] = {}
+    for row, problem, _ in judged:
+        if (tokens := row["answer"]["output_tokens"]) is not None:
+            by_problem.setdefault(problem.problem_id, []).append(tokens)
+    n = sum(map(len, by_problem.values()))
+    if n == 0:
+        return []
+    mean = sum(map(sum, by_problem.values())) / n
+    problems = len(by_problem)
+    stderr = half = None
+    if problems > 1:
+        squares = math.fsum((sum(one) - len(one) * mean) ** 2 for one in by_problem.values())
+        stderr = math.sqrt(problems / (problems - 1) * squares) / n
+        half = Z_95 * stderr
+    low = mean if half is None else max(0.0, mean - half)
+    high = mean if half is None else mean + half
+    estimate = Proportion(mean, stderr, low, high, n, problems)
+    return [_record(info, "output_tokens", estimate, coverage)]
+
+
+def _record(
+    info: BenchmarkInfo, name: str, estimate: Proportion, coverage: float, subset: str = ""
+) -> MetricRecord:
+    return MetricRecord(
+        benchmark=info.name,
+        benchmark_version=info.version,
+        metric=name,
+        subset=subset,
+        value=estimate.value,
+        stderr=estimate.stderr,
+        ci_low=estimate.ci_low,
+        ci_high=estimate.ci_high,
+        n=estimate.n,
+        coverage=coverage,
+        partial=coverage < 1,
+        judge_version=info.judge_version,
+    )
