@@ -53,6 +53,7 @@ class BenchmarkInfo:
         expected_tokens: rough length of an answer in tokens, for balancing shards only.
         metrics: names of the metrics, the main one first.
         source: where the questions come from, for a person.
+        gated: whether their owner lets nobody publish them; they never leave private places.
     """
 
     name: str
@@ -65,6 +66,7 @@ class BenchmarkInfo:
     expected_tokens: int
     metrics: tuple[str, ...]
     source: str
+    gated: bool = False
 
 
 METRICS = ("accuracy", "truncation_rate", "error_rate")

@@ -25,12 +25,12 @@ class MathBenchmark:
 
     Attributes:
         info: what it is.
-        hub: where its questions lie on the Hub.
+        hub: where its questions lie on the Hub, None where they are in a file.
         columns: under which names a file may hold them.
     """
 
     info: BenchmarkInfo
-    hub: HubSource
+    hub: HubSource | None
     columns: Columns
 
     def load(self, source: str | None = None) -> list[Problem]:
@@ -61,6 +61,11 @@ def _of_2023(row: Mapping[str, Any]) -> bool:
 
 def _of_2024(row: Mapping[str, Any]) -> bool:
     return str(row.get("Year", "")) == "2024"
+
+
+def _after_hashes(gold: str) -> str:
+    """Return the answer of a GSM8K solution, which ends in ``#### 1,234``."""
+    return gold.rpartition("####")[2].strip().replace(",", "")
 
 
 def _math(
@@ -135,5 +140,23 @@ MATH_BENCHMARKS = (
         problems=40,
         repeats=10,
         expected_tokens=5000,
+    ),
+    _math(
+        "HMMT25",
+        "HMMT25: Harvard-MIT Mathematics Tournament of February 2025, 30 problems, 10 times",
+        HubSource("MathArena/hmmt_feb_2025", split="train"),
+        problems=30,
+        repeats=10,
+        expected_tokens=9000,
+        columns=Columns(problem_id=("problem_idx", "unique_id", "problem_id", "id")),
+    ),
+    _math(
+        "GSM8K",
+        "GSM8K: 1,319 grade school word problems",
+        HubSource("openai/gsm8k", split="test", name="main"),
+        problems=1319,
+        repeats=1,
+        expected_tokens=400,
+        columns=Columns(clean_gold=_after_hashes),
     ),
 )

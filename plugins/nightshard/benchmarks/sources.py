@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ class Columns:
     gold: tuple[str, ...] = ("answer", "expected_answer", "gold", "target")
     problem_id: tuple[str, ...] = ("unique_id", "problem_id", "id")
     subset: tuple[str, ...] = ()
+    clean_gold: Callable[[str], str] | None = None
+    """Takes the answer alone out of a gold text that says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +71,46 @@ def load(
         UserError: the source cannot be read, lacks a column, holds an empty or doubled problem, or
             the number of problems is not the recorded one.
     """
+    where, rows = read_rows(benchmark, source, hub)
+    problems = to_problems(rows, columns, where)
+    check_count(benchmark, problems, where, expected)
+    return problems
+
+
+def read_rows(
+    benchmark: str, source: str | None, hub: HubSource | None
+) -> tuple[str, Iterator[tuple[str, Row]]]:
+    """Return what a benchmark's source is called, and its rows with their places.
+
+    Args:
+        benchmark: its name, for messages.
+        source: a local file; None means the Hub.
+        hub: where the benchmark lies on the Hub, None for a bundled one.
+
+    Raises:
+        UserError: there is neither; the rows raise it where they cannot be read.
+    """
     if source is not None:
         path = Path(source).expanduser()
-        where = path.name
-        rows = read_file(path)
-    elif hub is not None:
-        where = f"{hub.path} on the Hub"
-        rows = _read_hub(benchmark, hub)
-    else:
-        raise UserError(f"{benchmark} is not on the Hub; give a local file as its source.")
-    problems = to_problems(rows, columns, where)
+        return path.name, read_file(path)
+    if hub is not None:
+        return f"{hub.path} on the Hub", _read_hub(benchmark, hub)
+    raise UserError(f"{benchmark} is not on the Hub; give a local file as its source.")
+
+
+def check_count(
+    benchmark: str, problems: Sequence[Problem], where: str, expected: int | None
+) -> None:
+    """Make sure that the source holds the problems that were recorded.
+
+    Raises:
+        UserError: it holds more or fewer.
+    """
     if expected is not None and len(problems) != expected:
         raise UserError(
             f"{where} gave {len(problems)} problems of {benchmark}, but {expected} were recorded; "
             "its content has changed, so give a local file of the known content as source."
         )
-    return problems
 
 
 def to_problems(rows: Iterable[tuple[str, Row]], columns: Columns, where: str) -> list[Problem]:
@@ -106,6 +132,8 @@ def to_problems(rows: Iterable[tuple[str, Row]], columns: Columns, where: str) -
         at = f"at {place} of {where}"
         question = _text(row, by_key, columns.question, what="question", at=at)
         gold = _text(row, by_key, columns.gold, what="gold answer", at=at)
+        if columns.clean_gold is not None:
+            gold = columns.clean_gold(gold)
         id_key = _find(by_key, columns.problem_id)
         problem_id = _plain(row[id_key]).strip() if id_key is not None else ""
         problem_id = problem_id or str(index)

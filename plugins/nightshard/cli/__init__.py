@@ -7,6 +7,7 @@ import click
 
 from nightshard import __version__
 from nightshard.cli.cancel import cancel
+from nightshard.cli.compare import compare
 from nightshard.cli.launch import launch
 from nightshard.cli.local import local_cluster, quickstart, stop_everything, worker_env
 from nightshard.cli.logs import logs
@@ -29,7 +30,7 @@ def cli() -> None:
 
 
 for command in (
-    *(launch, status, logs, cancel, results, db),
+    *(launch, status, logs, cancel, results, compare, db),
     *(local_cluster, quickstart, stop_everything, worker_env, worker_bundle),
 ):
     cli.add_command(command)

@@ -19,6 +19,7 @@ class Settings:
         clusters: folder of the cluster profiles.
         templates: folder of the sbatch templates.
         worker_source: source tree of the shard worker that is staged to clusters.
+        benchmarks: folder of a group's own benchmarks, which need not exist; None for none.
     """
 
     home: Path
@@ -28,14 +29,20 @@ class Settings:
     clusters: Path
     templates: Path
     worker_source: Path
+    benchmarks: Path | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read ``NIGHTSHARD_HOME``, ``_STATE``, ``_STORE``, ``_DB_URL`` and ``_CLUSTERS``."""
+        """Read ``NIGHTSHARD_HOME``, ``_STATE``, ``_STORE``, ``_DB_URL``, ``_CLUSTERS``.
+
+        And ``NIGHTSHARD_BENCHMARKS``: by default a group's own benchmarks lie in
+        ``include/benchmarks`` of the project.
+        """
         home = Path(environ.get("NIGHTSHARD_HOME", PROJECT_ROOT)).resolve()
         state = Path(environ.get("NIGHTSHARD_STATE", home / ".nightshard")).resolve()
         store = environ.get("NIGHTSHARD_STORE", str(state / "store"))
         clusters = Path(environ.get("NIGHTSHARD_CLUSTERS", home / "include" / "clusters"))
+        benchmarks = Path(environ.get("NIGHTSHARD_BENCHMARKS", home / "include" / "benchmarks"))
         return cls(
             home=home,
             state=state,
@@ -45,6 +52,7 @@ class Settings:
             clusters=clusters.resolve(),
             templates=home / "include" / "sbatch",
             worker_source=home / "shard_worker" / "src",
+            benchmarks=benchmarks.resolve(),
         )
 
     def variables(self, environ: Mapping[str, str]) -> dict[str, str]:

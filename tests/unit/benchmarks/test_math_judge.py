@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightshard.benchmarks.judges.limits import JudgingTimeout, cpu_limit
-from nightshard.benchmarks.judges.math import judge, last_boxed, strip_thinking
+from nightshard.benchmarks.judges.math import judge
+from nightshard.benchmarks.judges.text import last_boxed, strip_thinking
 
 pytestmark = pytest.mark.unit
 

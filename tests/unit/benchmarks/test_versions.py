@@ -23,6 +23,10 @@ PROMPTS = {
     ("AIME24", "1"): "04314a16e16a2008eed97a6b81e569f8",
     ("AIME25", "1"): "04314a16e16a2008eed97a6b81e569f8",
     ("AMC23", "1"): "04314a16e16a2008eed97a6b81e569f8",
+    ("HMMT25", "1"): "04314a16e16a2008eed97a6b81e569f8",
+    ("GSM8K", "1"): "04314a16e16a2008eed97a6b81e569f8",
+    ("GPQADiamond", "1"): "2ed147fa2e3fb6c3600d3c2018083333",
+    ("MMLUPro", "1"): "2ed147fa2e3fb6c3600d3c2018083333",
 }
 QUESTION_FILES = {"1": "821e8d088fa76659afb4b51fb7187fde6a3188281d30d68137d7a0001c9643ed"}
 BUMP = "changed while its version stayed; bump BenchmarkInfo.version and add the new hash here"

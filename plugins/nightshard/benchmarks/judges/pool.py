@@ -270,7 +270,7 @@ def _environment() -> dict[str, Any]:
     """Hand down what Python needs and nothing that may hold a secret."""
     kept = {
         name: value
-        for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
+        for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "NIGHTSHARD_BENCHMARKS")
         if (value := os.environ.get(name)) is not None
     }
     inherited = os.environ.get("PYTHONPATH", "")
