@@ -11,6 +11,7 @@ from nightshard.cli.compare import compare
 from nightshard.cli.launch import launch
 from nightshard.cli.local import local_cluster, quickstart, stop_everything, worker_env
 from nightshard.cli.logs import logs
+from nightshard.cli.rescore import rescore
 from nightshard.cli.results import db, results
 from nightshard.cli.status import status
 from nightshard.cli.worker_bundle import worker_bundle
@@ -30,7 +31,7 @@ def cli() -> None:
 
 
 for command in (
-    *(launch, status, logs, cancel, results, compare, db),
+    *(launch, status, logs, cancel, results, rescore, compare, db),
     *(local_cluster, quickstart, stop_everything, worker_env, worker_bundle),
 ):
     cli.add_command(command)
