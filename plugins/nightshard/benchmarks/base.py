@@ -54,6 +54,7 @@ class BenchmarkInfo:
         metrics: names of the metrics, the main one first.
         source: where the questions come from, for a person.
         gated: whether their owner lets nobody publish them; they never leave private places.
+        sandboxed: whether judging runs code that a model wrote, which needs the sandbox.
     """
 
     name: str
@@ -67,6 +68,7 @@ class BenchmarkInfo:
     metrics: tuple[str, ...]
     source: str
     gated: bool = False
+    sandboxed: bool = False
 
 
 METRICS = ("accuracy", "truncation_rate", "error_rate")

@@ -9,6 +9,7 @@ import os
 
 from nightshard.benchmarks.base import Benchmark, BenchmarkInfo
 from nightshard.benchmarks.choice import CHOICE_BENCHMARKS
+from nightshard.benchmarks.code import CODE_BENCHMARKS
 from nightshard.benchmarks.math import MATH_BENCHMARKS
 from nightshard.benchmarks.own import OwnBenchmarks, read_folder
 from nightshard.benchmarks.starter import Starter
@@ -17,7 +18,7 @@ from nightshard.core.settings import Settings
 
 _BENCHMARKS: dict[str, Benchmark] = {
     benchmark.info.name: benchmark
-    for benchmark in (Starter(), *MATH_BENCHMARKS, *CHOICE_BENCHMARKS)
+    for benchmark in (Starter(), *MATH_BENCHMARKS, *CHOICE_BENCHMARKS, *CODE_BENCHMARKS)
 }
 
 

@@ -101,7 +101,9 @@ def _of_repeats(
         enough = [one for one in votes.values() if len(one) >= k]
         values[f"pass@{k}"] = [pass_at_k(len(one), _right(one), k) for one in enough]
     if most > 1:
-        values[f"maj@{most}"] = [majority(one) for one in complete]
+        # Programs have no final answer by which they could agree.
+        if any(verdict.extracted is not None for *_, verdict in judged):
+            values[f"maj@{most}"] = [majority(one) for one in complete]
         for share in STABLE:
             values[f"g-pass@{most}_{share}"] = [
                 g_pass_at_k(most, _right(one), most, share) for one in complete

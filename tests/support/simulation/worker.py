@@ -49,7 +49,7 @@ class Worker:
         assert body is not None
         text = body.decode()
         self.attempt = int(_found(r"--attempt (\d+)", text))
-        first = re.search(r"rank=\$\(\(SLURM_ARRAY_TASK_ID(?: \+ (\d+))?\)\)", text)
+        first = re.search(r"first=\$\(\(SLURM_ARRAY_TASK_ID(?: \+ (\d+))?\)\)", text)
         assert first is not None
         assert element.index is not None
         self.rank = element.index + int(first[1] or 0)

