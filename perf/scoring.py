@@ -1,9 +1,9 @@
 """How fast answers are judged, beside one process that calls the same judges in a loop.
 
-Mathematics, multiple choice and code, each judged three ways in one run: by a plain loop in this
-process, by the pool with one process, and by the pool with one process a core. The loop has
-imported everything before; the pool's figures hold the start of its processes. Code runs in the
-sandbox in all three.
+Mathematics, multiple choice and code, each judged three ways in one run: by a plain loop in one
+process, by the pool with one process, and by the pool with one process a core. All three begin with
+no process, so each figure holds the start of Python and of the scorers. Code runs in the sandbox in
+all three.
 
     make perf NAME=scoring [ARGS=--quick]
 """
@@ -11,7 +11,10 @@ sandbox in all three.
 import argparse
 import json
 import os
+import pickle
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -104,8 +107,25 @@ def code_work(count: int) -> list[Judgement]:
 
 
 def loop(work: Sequence[Judgement]) -> list[Outcome]:
-    """Judge one after the other in this process."""
-    return [registry.get(one.benchmark).judge(one.problem, one.text) for one in work]
+    """Judge one after the other in a new process, which makes the same answers by itself."""
+    kind, count = work[0].benchmark, len(work)
+    done = subprocess.run(
+        [sys.executable, __file__, "--loop", kind, "--count", str(count)],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    found: list[Outcome] = pickle.loads(done.stdout)
+    return found
+
+
+def loop_here(kind: str, count: int) -> None:
+    """Be the process of :func:`loop`."""
+    work = MAKERS[kind](count)
+    found = [registry.get(one.benchmark).judge(one.problem, one.text) for one in work]
+    sys.stdout.buffer.write(pickle.dumps(found))
+
+
+MAKERS = {"MATH500": math_work, "GPQADiamond": choice_work, "LiveCodeBench": code_work}
 
 
 def measure(kind: Kind, rounds: int) -> None:
@@ -115,7 +135,6 @@ def measure(kind: Kind, rounds: int) -> None:
         ("pool, 1 process", JudgePool(1).judge),
         (f"pool, {CORES} processes", JudgePool(CORES).judge),
     ]
-    loop(kind.work[:20])  # imports, and the sandbox's start
     verdicts: list[Outcome] | None = None
     for turn in range(rounds):
         for name, judge in ways[turn % 3 :] + ways[: turn % 3]:
@@ -131,10 +150,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of few answers")
+    parser.add_argument("--loop", help=argparse.SUPPRESS)
+    parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    rounds, size = (1, 1) if arguments.quick else (5, 4)
+    if arguments.loop:
+        loop_here(arguments.loop, arguments.count)
+        return
+    rounds, size = (1, 1) if arguments.quick else (3, 5)
     kinds = [
-        Kind("mathematics", math_work(1500 * size)),
+        Kind("mathematics", math_work(3000 * size)),
         Kind("choice", choice_work(20000 * size)),
         Kind("code", code_work(400 * size)),
     ]

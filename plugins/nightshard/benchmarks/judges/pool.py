@@ -22,8 +22,11 @@ from nightshard.benchmarks.base import Problem, Verdict
 from nightshard.benchmarks.judges.limits import CPU_SECONDS
 from nightshard.core.errors import NightshardError
 
-CHUNK = 8
+CHUNK = 32
 """Answers handed to a process at a time: its replies fit in a pipe's 64 KiB, so nobody blocks."""
+
+SHARE = 4
+"""Towards the end chunks get smaller, this part of a process's share, so that all end together."""
 
 KILL_CPU_SECONDS = 3 * CPU_SECONDS
 KILL_WALL_SECONDS = 600.0
@@ -57,6 +60,8 @@ class Judgement:
 
 Outcome = Verdict | JudgeError
 
+_PROBLEM = tuple(field.name for field in dataclasses.fields(Problem))
+
 
 class JudgePool:
     """Runs judges in processes of their own.
@@ -88,10 +93,13 @@ class JudgePool:
         """
         work = list(judgements)
         outcomes: list[Outcome | None] = [None] * len(work)
-        todo: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
-        for start in range(0, len(work), CHUNK):
-            todo.put(list(range(start, min(start + CHUNK, len(work)))))
         wanted = min(self._processes, -(-len(work) // ANSWERS_PER_PROCESS))
+        todo: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+        start = 0
+        while start < len(work):
+            size = max(1, min(CHUNK, (len(work) - start) // (SHARE * wanted)))
+            todo.put(list(range(start, min(start + size, len(work)))))
+            start += size
         errors: list[BaseException] = []
 
         def serve() -> None:
@@ -137,21 +145,25 @@ class _Server:
 
     def _serve_chunk(self, chunk: list[int]) -> None:
         waiting = deque(chunk)
-        suspects: set[int] = set()
+        # A process that dies may have judged answers that it had not told of, so from then on one
+        # is sent at a time: who is alone with a process that dies, twice, is guilty.
+        careful = False
+        suspect: int | None = None
         while waiting:
             process = self._process = self._process or _JudgeProcess(self._command)
+            sent = [waiting[0]] if careful else list(waiting)
             try:
-                process.send([(index, self._work[index]) for index in waiting])
-                while waiting:
-                    self._outcomes[waiting[0]] = process.receive(waiting[0])
+                process.send([(index, self._work[index]) for index in sent])
+                for index in sent:
+                    self._outcomes[index] = process.receive(index)
                     waiting.popleft()
             except _ProcessLost as lost:
                 self._stop()
-                index = waiting[0]
-                if index in suspects:
-                    self._outcomes[index] = Verdict(False, None, f"the judge {lost}")
+                if careful and suspect == waiting[0]:
+                    self._outcomes[waiting[0]] = Verdict(False, None, f"the judge {lost}")
                     waiting.popleft()
-                suspects.add(index)
+                suspect = waiting[0] if careful and waiting else None
+                careful = True
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -174,6 +186,7 @@ class _JudgeProcess:
             stderr=self._log,
             env=_environment(),
         )
+        self._lines: deque[bytes] = deque()
         self._buffer = b""
         try:
             self._read_line(self._within_wall(START_SECONDS))
@@ -188,11 +201,12 @@ class _JudgeProcess:
                 {
                     "id": index,
                     "benchmark": item.benchmark,
-                    "problem": dataclasses.asdict(item.problem),
+                    "problem": {name: getattr(item.problem, name) for name in _PROBLEM},
                     "text": item.text,
+                    "last": place == len(items),
                 }
             )
-            for index, item in items
+            for place, (index, item) in enumerate(items, start=1)
         ]
         stdin = self._process.stdin
         if stdin is None:
@@ -216,7 +230,7 @@ class _JudgeProcess:
         if stdout is None:
             raise _ProcessLost("has no output")
         waited = 0.0
-        while b"\n" not in self._buffer:
+        while not self._lines:
             if not select.select([stdout], [], [], _POLL_SECONDS)[0]:
                 waited += _POLL_SECONDS
                 alive(waited)
@@ -224,9 +238,9 @@ class _JudgeProcess:
             data = os.read(stdout.fileno(), 2**16)
             if not data:
                 raise _ProcessLost("process died")
-            self._buffer += data
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        return line
+            *lines, self._buffer = (self._buffer + data).split(b"\n")
+            self._lines.extend(lines)
+        return self._lines.popleft()
 
     def _within_wall(self, limit: float) -> Callable[[float], None]:
         def alive(waited: float) -> None:
