@@ -170,6 +170,11 @@ def running_stack(state: Path, worker_env: Path) -> Iterator[Stack]:
         stack.down()
 
 
+THREE_KINDS_ANSWER = (
+    "```python\nprint(sum(map(int, open(0).read().split())))\n```\nSo it is \\boxed{B}."
+)
+
+
 def tiny_model(folder: Path, worker_env: Path) -> Path:
     """Make a random model of about 100,000 parameters with a chat template."""
     script = PROJECT_ROOT / "shard_worker" / "tests" / "tiny_model.py"
@@ -185,6 +190,7 @@ def write_profiles(clusters: Path) -> None:
     echo = {**local["engine"], "name": "echo", "options": {"answer": "It is \\boxed{9}."}}
     variations: dict[str, dict[str, Any]] = {
         "echo": {"engine": echo},
+        "three-kinds": {"engine": {**echo, "options": {"answer": THREE_KINDS_ANSWER}}},
         "slow": {"engine": {**echo, "options": SLOW}},
         "endless": {"engine": {**echo, "options": {**SLOW, "seconds_per_request": 600}}},
         "unreachable": {"ssh_conn_id": "nightshard_unreachable"},

@@ -1,0 +1,100 @@
+"""Mathematics, multiple choice and code in one run, each judged in its own way."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.stack import THREE_KINDS_ANSWER, FinishedRun, Stack
+
+from nightshard.benchmarks import registry
+
+pytestmark = pytest.mark.e2e
+
+MATH = [{"problem": "Which letter follows A?", "answer": "B"}, {"problem": "1+1?", "answer": "2"}]
+CHOICE = [
+    {
+        "Record ID": f"rec{number}",
+        "Question": f"Which is number {number}?",
+        "Correct Answer": f"right {number}",
+        **{f"Incorrect Answer {wrong}": f"wrong {wrong}" for wrong in (1, 2, 3)},
+        "High-level domain": "Physics",
+    }
+    for number in range(8)
+]
+CODE = [
+    {
+        "question_id": name,
+        "question_content": f"Read two numbers and print their {name}.",
+        "difficulty": difficulty,
+        "starter_code": "",
+        "metadata": "{}",
+        "public_test_cases": json.dumps([{"input": "2 2\n", "output": "4\n"}]),
+        "private_test_cases": json.dumps([{"input": "3 5\n", "output": f"{result}\n"}]),
+    }
+    for name, difficulty, result in (("sum", "easy", 8), ("product", "hard", 15))
+]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("questions")
+    files: dict[str, list[dict[str, Any]]] = {
+        "MATH500": MATH,
+        "GPQADiamond": CHOICE,
+        "LiveCodeBench": CODE,
+    }
+    found = {}
+    for name, rows in files.items():
+        path: Path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found[name] = str(path)
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(stack: Stack, sources: dict[str, str]) -> FinishedRun:
+    """Every question gets the same answer: a program that adds, and the letter B in a box."""
+    finished = stack.run(
+        {
+            "tasks": list(sources),
+            "source": sources,
+            "repeats": 2,
+            "num_shards": 2,
+            "cluster": "three-kinds",
+        }
+    )
+    assert finished.state == "success", [
+        finished.log(task) for task in finished.tasks if task["state"] == "failed"
+    ]
+    return finished
+
+
+def test_each_kind_is_judged_by_its_own_judge(
+    run: FinishedRun, sources: dict[str, str], stack: Stack
+) -> None:
+    problems = registry.get("GPQADiamond").load(sources["GPQADiamond"])
+    chosen = sum(problem.gold == "B" for problem in problems) / len(problems)
+    scores = {one["benchmark"]: one["accuracy"] for one in run.summary()["scores"]}
+    assert "B" in THREE_KINDS_ANSWER
+    assert scores == {"MATH500": 0.5, "GPQADiamond": chosen, "LiveCodeBench": 0.5}
+
+
+def test_difficulties_and_repeats_are_told_too(run: FinishedRun, stack: Stack) -> None:
+    shown = stack.cli("results", "--run", run.summary()["run_key"], "--json")
+    rows = json.loads(shown.stdout)
+    values = {(one["benchmark"], one["subset"], one["metric"]): one["value"] for one in rows}
+    assert values["LiveCodeBench", "easy", "accuracy"] == 1.0
+    assert values["LiveCodeBench", "hard", "accuracy"] == 0.0
+    assert values["LiveCodeBench", "", "pass@2"] == 0.5
+    assert values["MATH500", "", "maj@2"] == 0.5
+
+
+def test_judging_again_and_comparing_with_itself_change_nothing(
+    run: FinishedRun, stack: Stack
+) -> None:
+    key = run.summary()["run_key"]
+    again = stack.cli("rescore", key)
+    assert "24 answers judged, all as before." in again.stdout, again.stderr
+    compared = json.loads(stack.cli("compare", key, key, "--json").stdout)
+    assert {one["verdict"] for one in compared} == {"cannot tell"}
