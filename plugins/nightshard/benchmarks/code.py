@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nightshard.benchmarks import sources
 from nightshard.benchmarks.base import METRICS, BenchmarkInfo, Problem, Verdict, chat
+from nightshard.benchmarks.sources import HubSource
 from nightshard.core.errors import UserError
 from nightshard.core.requests import Message, Sampling
 
@@ -178,7 +179,69 @@ def _release(name: str, release: int, problems: int, repeats: int) -> LiveCodeBe
     return LiveCodeBench(info, release)
 
 
+@dataclass(frozen=True, slots=True)
+class HumanEval:
+    """Functions from their signature and docstring, examined by assertions."""
+
+    info: BenchmarkInfo
+
+    def load(self, source: str | None = None) -> list[Problem]:
+        """Load the problems from the Hub or from a local file with the same columns."""
+        where, rows = sources.read_rows(self.info.name, source or None, _HUMAN_EVAL)
+        columns = ("task_id", "prompt", "test", "entry_point")
+        found = []
+        for place, row in rows:
+            if absent := [name for name in columns if not row.get(name)]:
+                raise UserError(
+                    f"There is no {absent[0]} at {place} of {where}; its columns have to be those "
+                    f"of {_HUMAN_EVAL.path}."
+                )
+            gold = {"name": row["entry_point"], "prompt": row["prompt"], "test": row["test"]}
+            found.append(Problem(str(row["task_id"]), str(row["prompt"]), json.dumps(gold)))
+        if not found:
+            raise UserError(f"{where} holds no problems; give a file with at least one.")
+        sources.check_count(self.info.name, found, where, None if source else self.info.problems)
+        return found
+
+    def messages(self, problem: Problem, system_prompt: str | None = None) -> list[Message]:
+        """Render the chat that asks the problem."""
+        return chat(_COMPLETE.format(question=problem.question.strip()), system_prompt)
+
+    def judge(self, problem: Problem, text: str) -> Verdict:
+        """Let the problem's assertions examine the answer's function, each in its own sandbox."""
+        from nightshard.benchmarks.judges import code as judge  # noqa: PLC0415 (see the registry)
+
+        gold = json.loads(problem.gold)
+        # What stands before the function: imports, and functions that it and its tests use.
+        given = gold["prompt"].partition(f"def {gold['name']}(")[0]
+        # One problem's test calls the function by its own name as well.
+        exam = f"{gold['name']} = candidate\n{gold['test']}\ncheck(candidate)\n"
+        return judge.judge_by_exam(given, gold["name"], exam, text)
+
+
+_COMPLETE = (
+    "Complete this Python 3 function:\n\n```python\n{question}\n```\n\n"
+    "Think it through first, then give the whole function, with its signature, in one block that "
+    "begins with ```python and ends with ```."
+)
+_HUMAN_EVAL = HubSource("openai/openai_humaneval", split="test")
+
 CODE_BENCHMARKS = (
+    HumanEval(
+        BenchmarkInfo(
+            name="HumanEval",
+            title="HumanEval: 164 Python functions",
+            version="1",
+            judge_version=_JUDGE,
+            problems=164,
+            repeats=1,
+            sampling=_SAMPLING,
+            expected_tokens=1500,
+            metrics=METRICS,
+            source=f"Hugging Face Hub: {_HUMAN_EVAL.path}",
+            sandboxed=True,
+        )
+    ),
     _release("LiveCodeBench", 2, 511, 6),
     _release("LiveCodeBenchV5", 5, 880, 3),
     _release("LiveCodeBenchV6", 6, 1055, 3),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import pickle
 import zlib
 from pathlib import Path
@@ -106,6 +107,71 @@ def test_public_and_private_tests_count_and_the_difficulty_is_the_subset(tmp_pat
     assert problem.subset == "easy"
     verdict = benchmark.judge(problem, block("print(3)"))
     assert verdict.reason == "test 2 of 2: another output"
+
+
+EXAM = """
+def check(candidate):
+    assert candidate([1, 2], 3) == (3, [1, 2])
+    assert candidate([], 0) == (0, [])
+    assert add([5], 1)[0] == helper(1)
+"""
+PROMPT = 'def helper(x):\n    return x\n\n\ndef add(xs, n):\n    """Count."""\n'
+FUNCTION = {"task_id": "T/1", "prompt": PROMPT, "test": EXAM, "entry_point": "add"}
+
+
+def examine(folder: Path, program: str) -> tuple[bool, str]:
+    path = folder / "functions.jsonl"
+    path.write_text(json.dumps(FUNCTION) + "\n")
+    benchmark = registry.get("HumanEval")
+    (problem,) = benchmark.load(str(path))
+    verdict = benchmark.judge(problem, block(program))
+    return verdict.correct, verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return helper(n), xs", "passes its tests"),
+        ("print('noise')\n    return n, list(xs)", "passes its tests"),
+        ("return n, xs + [1]", "a test fails (AssertionError)"),
+        ("return 1/0, xs", "a test fails (AssertionError: failed: ZeroDivisionError"),
+        ("import os; os._exit(0)", "a test fails ("),
+        ("import sys; sys.exit(0)", "a test fails ("),
+        (
+            "class Same:\n        def __eq__(self, other): return True\n    return Same()",
+            "a test fails (",
+        ),
+    ],
+)
+def test_a_function_is_examined_from_another_sandbox(
+    tmp_path: Path, body: str, reason: str
+) -> None:
+    correct, said = examine(tmp_path, f"def add(xs, n):\n    {body}")
+    assert said.startswith(reason)
+    assert correct == (reason == "passes its tests")
+
+
+def test_a_function_finds_nothing_of_its_exam(tmp_path: Path) -> None:
+    spy = (
+        "import sys\n    frame = sys._getframe()\n    while frame:\n"
+        "        seen = repr({**frame.f_globals, **frame.f_locals})\n"
+        "        assert 'def check' not in seen and 'helper(1)' not in seen\n"
+        "        frame = frame.f_back\n    return n, xs"
+    )
+    assert examine(tmp_path, f"def add(xs, n):\n    {spy}") == (True, "passes its tests")
+
+
+def test_the_canonical_solutions_pass_and_emptied_ones_fail() -> None:
+    """With the file of github.com/openai/human-eval, unpacked, in NIGHTSHARD_HUMANEVAL."""
+    name = os.environ.get("NIGHTSHARD_HUMANEVAL")
+    if name is None:
+        pytest.skip("NIGHTSHARD_HUMANEVAL does not name HumanEval.jsonl")
+    rows = [json.loads(line) for line in Path(name).read_text().splitlines()]
+    benchmark = registry.get("HumanEval")
+    for problem, row in zip(benchmark.load(name), rows, strict=True):
+        right = benchmark.judge(problem, block(row["prompt"] + row["canonical_solution"]))
+        wrong = benchmark.judge(problem, block(row["prompt"] + "    return None"))
+        assert (right.correct, wrong.correct) == (True, False), (row["task_id"], right, wrong)
 
 
 class Harm:

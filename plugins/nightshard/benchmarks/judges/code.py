@@ -62,6 +62,35 @@ def judge(tests: Sequence[CodeTest], function: str | None, text: str) -> Verdict
     return Verdict(True, None, f"passes {len(tests)} tests")
 
 
+def judge_by_exam(given: str, name: str, exam: str, text: str) -> Verdict:
+    """Judge one answer by assertions about the function that it defines.
+
+    The function runs in one sandbox and the assertions in another.
+
+    Args:
+        given: what the question shows of the program before the function, such as imports.
+        name: the function.
+        exam: assertions that call it as ``candidate``.
+        text: the whole answer.
+
+    Raises:
+        UserError: there is no sandbox here.
+        SandboxError: it broke.
+    """
+    code = last_code(text)
+    if code is None:
+        return Verdict(False, None, "no code block")
+    program = f"{given}\n{code}"
+    ran = _examiner().exam(
+        given, exam, lambda arguments: _sandbox().call(program, name, arguments, LIMITS), LIMITS
+    )
+    if ran.end is End.WELL:
+        return Verdict(True, None, "passes its tests")
+    said = ran.stderr.strip().rpartition("\n")[2][:160]
+    words = f"a test fails ({said})" if ran.end is End.FAILED else _WORDS[ran.end]
+    return Verdict(False, None, words)
+
+
 def last_code(text: str) -> str | None:
     """Return what the last complete fenced block outside of any thinking holds."""
     answer = strip_thinking(text)
@@ -152,4 +181,10 @@ def _listed(value: Any) -> Any:
 @functools.cache
 def _sandbox() -> Sandbox:
     """Return this process's sandbox; it ends with the process."""
+    return Sandbox()
+
+
+@functools.cache
+def _examiner() -> Sandbox:
+    """Return this process's second sandbox, in which nothing of a model runs."""
     return Sandbox()

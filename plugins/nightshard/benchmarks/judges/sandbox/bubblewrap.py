@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -144,6 +144,33 @@ class Sandbox:
         call = {"name": name, "arguments": arguments}
         return self._ask({"source": source, "call": call}, limits or Limits())
 
+    def exam(
+        self, source: str, exam: str, answer: Callable[[str], Ran], limits: Limits | None = None
+    ) -> Ran:
+        """Run assertions about a function that lies in another sandbox.
+
+        The exam calls it as ``candidate``; arguments and results travel as Python literals, so what
+        the exam expects is never in the process of the function, nor the function in the exam's.
+
+        Args:
+            source: runs before the exam, for what the exam needs.
+            exam: the assertions.
+            answer: gets the arguments of each call as a literal and calls the function.
+            limits: what the exam may use.
+
+        Raises:
+            UserError: there is no sandbox on this machine; the sentence says how to get it.
+            SandboxError: the sandbox broke.
+        """
+
+        def told(arguments: str) -> dict[str, str]:
+            ran = answer(arguments)
+            if ran.end is End.WELL:
+                return {"result": ran.stdout}
+            return {"fault": f"{ran.end}: {ran.stderr.strip().rpartition(chr(10))[2]}"}
+
+        return self._ask({"source": source, "exam": exam}, limits or Limits(), told)
+
     def close(self) -> None:
         """End the sandbox."""
         process, self._process = self._process, None
@@ -158,7 +185,12 @@ class Sandbox:
             self._complaints = None
         self._buffer = b""
 
-    def _ask(self, job: dict[str, Any], limits: Limits) -> Ran:
+    def _ask(
+        self,
+        job: dict[str, Any],
+        limits: Limits,
+        told: Callable[[str], dict[str, str]] | None = None,
+    ) -> Ran:
         if self._process is None:
             self._start()
         job |= {
@@ -170,6 +202,9 @@ class Sandbox:
         try:
             self._write(json.dumps(job).encode() + b"\n")
             reply = json.loads(self._read_line(limits.wall_s + _REPLY_S))
+            while told is not None and "asks" in reply:
+                self._write(json.dumps(told(reply["asks"])).encode() + b"\n")
+                reply = json.loads(self._read_line(limits.wall_s + _REPLY_S))
         except (OSError, ValueError, _GoneError) as error:
             self.close()
             raise SandboxError(f"The sandbox broke while it ran a program ({error}).") from error

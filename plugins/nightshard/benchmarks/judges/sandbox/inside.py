@@ -26,6 +26,7 @@ import platform
 import random
 import re
 import resource
+import select
 import shutil
 import signal
 import statistics
@@ -71,6 +72,8 @@ FORBIDDEN = {
     ),
 }
 CLONE_THREAD = 0x10000
+REPLY, ASK = 3, 4  # a child's descriptors towards the function that it examines
+Talk = typing.Callable[[typing.Any], bytes]
 EPERM, ENOSYS = 1, 38
 CLONE3 = 435
 
@@ -140,13 +143,13 @@ def limit(job: dict[str, typing.Any]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
 
-def child(job: dict[str, typing.Any], files: tuple[int, int, int]) -> typing.NoReturn:
-    """Run a program; never returns."""
+def child(job: dict[str, typing.Any], files: tuple[int, ...]) -> typing.NoReturn:
+    """Run a program; never returns. With five files the last two lead to the function examined."""
     code = 1
     try:
         for number, descriptor in enumerate(files):
             os.dup2(descriptor, number)
-        os.closerange(3, 4096)
+        os.closerange(len(files), 4096)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0)), encoding="utf-8")
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w")), encoding="utf-8")
@@ -169,30 +172,77 @@ def child(job: dict[str, typing.Any], files: tuple[int, int, int]) -> typing.NoR
 
 
 def execute(job: dict[str, typing.Any]) -> int:
-    """Run the source as a script, or call one of its functions; return the exit code."""
-    call = job.get("call")
-    if call is None:
-        names: dict[str, typing.Any] = {"__name__": "__main__", "__builtins__": __builtins__}
+    """Run the source as a script, call one of its functions, or examine one."""
+    names: dict[str, typing.Any] = {"__name__": "__main__", "__builtins__": __builtins__}
+    if "exam" in job:
+        names["candidate"] = ask
+        perform(job["source"], names)
+        perform(job["exam"], names)
+    elif "call" in job:
+        call(job["source"], job["call"], names)
+    else:
         try:
-            exec(compile(job["source"], "answer.py", "exec"), names)  # noqa: S102 (that is the job)
+            perform(job["source"], names)
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
-        return 0
-    result = os.dup(1)
-    silent = os.open("/dev/null", os.O_WRONLY)
-    os.dup2(silent, 1)
-    names = {"__name__": "answer", "__builtins__": __builtins__}
-    exec(compile(job["source"], "answer.py", "exec"), names)  # noqa: S102
-    owner, _, method = call["name"].rpartition(".")
-    function = getattr(names[owner](), method) if owner else names[method]
-    value = function(*ast.literal_eval(call["arguments"]))
-    text = repr(value).encode("utf-8", "backslashreplace")
-    with os.fdopen(result, "wb") as stream:
-        stream.write(text)
     return 0
 
 
-def run(job: dict[str, typing.Any]) -> dict[str, typing.Any]:
+def perform(source: str, names: dict[str, typing.Any]) -> None:
+    """Run source in a namespace."""
+    exec(compile(source, "answer.py", "exec"), names)  # noqa: S102 (that is the job)
+
+
+def call(source: str, what: dict[str, str], names: dict[str, typing.Any]) -> None:
+    """Call a function, with nothing on standard output but the representation of its result."""
+    result = os.dup(1)
+    os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+    names["__name__"] = "answer"
+    perform(source, names)
+    owner, _, method = what["name"].rpartition(".")
+    function: typing.Any = getattr(names[owner](), method) if owner else names[method]
+    text = repr(function(*ast.literal_eval(what["arguments"])))
+    with os.fdopen(result, "wb") as stream:
+        stream.write(text.encode("utf-8", "backslashreplace"))
+
+
+def ask(*arguments: typing.Any) -> typing.Any:
+    """Call the function that is examined, which is in another sandbox."""
+    line = json.dumps(repr(arguments)) + "\n"
+    os.write(ASK, line.encode())
+    reply = b""
+    while not reply.endswith(b"\n"):
+        piece = os.read(REPLY, 1 << 16)
+        if not piece:
+            raise RuntimeError("nobody answers")
+        reply += piece
+    told = json.loads(reply)
+    if "result" not in told:
+        raise AssertionError(told["fault"])
+    return ast.literal_eval(told["result"])
+
+
+def relay(pid: int, asked: int, answer: int, wall_s: float, talk: Talk) -> bool:
+    """Carry a child's questions out and the answers in; return whether it is late."""
+    ends = time.monotonic() + wall_s
+    buffer = b""
+    while True:
+        left = ends - time.monotonic()
+        if left <= 0 or not select.select([asked], [], [], left)[0]:
+            os.kill(pid, signal.SIGKILL)
+            return True
+        piece = os.read(asked, 1 << 16)
+        if not piece:
+            return False
+        buffer += piece
+        while b"\n" in buffer:
+            line, buffer = buffer.split(b"\n", 1)
+            reply = talk(json.loads(line))
+            with contextlib.suppress(BrokenPipeError):
+                os.write(answer, reply)
+
+
+def run(job: dict[str, typing.Any], talk: Talk) -> dict[str, typing.Any]:
     """Fork, wait for the child's end or the wall limit, and say how it ended."""
     files = (
         memory_file("stdin", job.get("stdin", "").encode("utf-8", "surrogatepass")),
@@ -200,12 +250,24 @@ def run(job: dict[str, typing.Any]) -> dict[str, typing.Any]:
         memory_file("stderr"),
     )
     began = time.monotonic()
-    pid = os.fork()
-    if pid == 0:
-        child(job, files)
-    late = signal.sigtimedwait({signal.SIGCHLD}, job["wall_s"]) is None
-    if late:
-        os.kill(pid, signal.SIGKILL)
+    if job.get("exam"):
+        asked, asks = os.pipe()
+        hears, answer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            child(job, (*files, hears, asks))
+        os.close(asks)
+        os.close(hears)
+        late = relay(pid, asked, answer, job["wall_s"], talk)
+        os.close(asked)
+        os.close(answer)
+    else:
+        pid = os.fork()
+        if pid == 0:
+            child(job, files)
+        late = signal.sigtimedwait({signal.SIGCHLD}, job["wall_s"]) is None
+        if late:
+            os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
     sweep()
     output, errors = (os.pread(one, job["output"] + 1, 0) for one in files[1:])
@@ -252,9 +314,17 @@ def main() -> None:
     gc.freeze()
     replies.write(b'{"ready": true}\n')
     replies.flush()
-    for line in commands:
-        replies.write(json.dumps(run(json.loads(line))).encode() + b"\n")
+
+    def say(value: typing.Any) -> None:
+        replies.write(json.dumps(value).encode() + b"\n")
         replies.flush()
+
+    def talk(question: typing.Any) -> bytes:
+        say({"asks": question})
+        return commands.readline()
+
+    for line in commands:
+        say(run(json.loads(line), talk))
 
 
 if __name__ == "__main__":
