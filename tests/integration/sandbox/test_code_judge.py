@@ -155,7 +155,7 @@ def test_a_function_finds_nothing_of_its_exam(tmp_path: Path) -> None:
     spy = (
         "import sys\n    frame = sys._getframe()\n    while frame:\n"
         "        seen = repr({**frame.f_globals, **frame.f_locals})\n"
-        "        assert 'def check' not in seen and 'helper(1)' not in seen\n"
+        "        assert 'def ' 'check' not in seen and 'helper' '(1)' not in seen\n"
         "        frame = frame.f_back\n    return n, xs"
     )
     assert examine(tmp_path, f"def add(xs, n):\n    {spy}") == (True, "passes its tests")
