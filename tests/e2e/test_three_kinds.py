@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from support.stack import THREE_KINDS_ANSWER, FinishedRun, Stack
+from support.stack import THREE_KINDS_ANSWER, FinishedRun, Stack, eventually
 
 from nightshard.benchmarks import registry
 
@@ -98,3 +99,27 @@ def test_judging_again_and_comparing_with_itself_change_nothing(
     assert "24 answers judged, all as before." in again.stdout, again.stderr
     compared = json.loads(stack.cli("compare", key, key, "--json").stdout)
     assert {one["verdict"] for one in compared} == {"cannot tell"}
+
+
+def test_the_dag_rescore_judges_a_run_without_a_cluster(run: FinishedRun, stack: Stack) -> None:
+    login = {"username": stack.airflow.username, "password": stack.airflow.password}
+    token = httpx.post(f"{stack.airflow.url}/auth/token", json=login).json()["access_token"]
+    key = run.summary()["run_key"]
+    with httpx.Client(
+        base_url=f"{stack.airflow.url}/api/v2/dags/rescore",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+    ) as client:
+        asked = {"logical_date": None, "conf": {"runs": [key]}}
+        run_id = client.post("/dagRuns", json=asked).raise_for_status().json()["dag_run_id"]
+
+        def ended() -> str | None:
+            state = str(client.get(f"/dagRuns/{run_id}").json()["state"])
+            return state if state in {"success", "failed"} else None
+
+        assert eventually(ended, "the end of rescore") == "success"
+        told = client.get(
+            f"/dagRuns/{run_id}/taskInstances/rescore_run/xcomEntries/return_value",
+            params={"map_index": 0, "deserialize": True},
+        ).json()["value"]
+    assert (told["run_key"], told["judged"], told["changed"]) == (key, 24, 0)

@@ -28,18 +28,14 @@ def rescore(*, run_keys: tuple[str, ...], as_json: bool) -> None:
     from nightshard.results.database import open_database
     from nightshard.results.read import get_run
     from nightshard.results.store import RunStore
-    from nightshard.results.write import record_run
 
     settings = Settings.from_env(os.environ)
     engine = open_database(settings.database_url)
     told = []
     for key in run_keys:
-        run = get_run(engine, key)
+        get_run(engine, key)
         done = rescoring.rescore(RunStore(settings.store, key))
-        status = "partially scored" if done.card.partial else "scored"
-        record_run(
-            engine, dataclasses.replace(run, metrics=tuple(done.card.metrics), status=status)
-        )
+        rescoring.record_again(engine, key, done.card)
         if as_json:
             told.append(_as_dict(key, done))
         else:

@@ -139,6 +139,17 @@ def list_runs(
         ]
 
 
+def runs_with(engine: sa.Engine, benchmark: str) -> list[str]:
+    """Return the keys of all runs with scores of a benchmark, the oldest first."""
+    statement = (
+        sa.select(Run.run_key)
+        .where(sa.exists().where(Metric.run_id == Run.id, Metric.benchmark == benchmark))
+        .order_by(Run.created_at, Run.run_key)
+    )
+    with Session(engine) as session:
+        return list(session.scalars(statement))
+
+
 def get_run(engine: sa.Engine, run_key: str) -> RunRecord:
     """Return one run with its model, shard attempts and metrics, as it was recorded.
 

@@ -1,14 +1,17 @@
 """Judging stored answers again: no GPU, no cluster, nothing of the old score lost."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import sqlalchemy as sa
 
 from nightshard.core.errors import UserError
 from nightshard.results.arrow import table_to_problems
+from nightshard.results.read import get_run
 from nightshard.results.score import Judge, ScoreCard, score
 from nightshard.results.store import RunStore, read_json, read_table, write_json, write_table
+from nightshard.results.write import record_run
 
 _KEY = ("benchmark", "problem_id", "repeat_idx")
 
@@ -77,6 +80,17 @@ def rescore(store: RunStore, *, judge: Judge | None = None) -> Rescored:
         write_table(store.verdicts, card.verdicts)
         write_json(store.scorecard, card.to_dict())
     return Rescored(card, changed, new)
+
+
+def record_again(engine: sa.Engine, run_key: str, card: ScoreCard) -> None:
+    """Write new scores beside those of other judge versions.
+
+    Raises:
+        UserError: the database does not know the run.
+    """
+    run = get_run(engine, run_key)
+    status = "partially scored" if card.partial else "scored"
+    record_run(engine, replace(run, metrics=tuple(card.metrics), status=status))
 
 
 def changed_sides(before: pa.Table, after: pa.Table) -> tuple[ChangedSide, ...]:

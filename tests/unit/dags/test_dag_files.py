@@ -62,6 +62,12 @@ def test_it_is_documented_owned_and_retried(parsed: dict) -> None:  # type: igno
         assert min(dag["retries"]) >= 1
 
 
+@pytest.mark.parametrize("parsed", [PROJECT_ROOT / "dags" / "rescore.py"], indirect=True)
+def test_rescore_judges_each_run_in_a_task_of_its_own(parsed: dict) -> None:  # type: ignore[type-arg]
+    (rescore,) = parsed["dags"]
+    assert (rescore["id"], rescore["tasks"]) == ("rescore", ["runs", "rescore_run"])
+
+
 @pytest.mark.parametrize("parsed", [PROJECT_ROOT / "dags" / "evaluate.py"], indirect=True)
 def test_evaluate_takes_its_steps_in_order(parsed: dict) -> None:  # type: ignore[type-arg]
     (evaluate,) = parsed["dags"]

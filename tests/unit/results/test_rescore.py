@@ -14,6 +14,7 @@ from nightshard.benchmarks.base import Problem, Verdict
 from nightshard.benchmarks.requests import build_requests
 from nightshard.cli.rescore import rescore as rescore_command
 from nightshard.core.errors import UserError
+from nightshard.orchestration.steps import rescoring
 from nightshard.results.arrow import MERGED_SCHEMA, problems_to_table, requests_to_table
 from nightshard.results.database import open_database
 from nightshard.results.read import get_run
@@ -25,6 +26,16 @@ from nightshard.results.write import record_run
 pytestmark = pytest.mark.unit
 
 PROBLEMS = [Problem(f"p{number}", f"q{number}", str(number)) for number in range(4)]
+RUN = RunRecord(
+    run_key="run-1",
+    model=ModelRecord(name="m", revision="r", path="/m"),
+    fingerprint="f",
+    cluster="local",
+    status="scored",
+    num_shards=1,
+    requests=4,
+    started_at=datetime.datetime(2026, 11, 24, tzinfo=datetime.UTC),
+)
 TEXTS = ["0", "1", "nothing", "\\boxed{3}"]
 
 
@@ -84,18 +95,7 @@ def test_a_person_sees_what_changed_and_the_database_has_the_score(
     url = f"sqlite:///{tmp_path}/a.db"
     monkeypatch.setenv("NIGHTSHARD_DB_URL", url)
     monkeypatch.setenv("NIGHTSHARD_STORE", str(store.root))
-    moment = datetime.datetime(2026, 11, 24, tzinfo=datetime.UTC)
-    run = RunRecord(
-        run_key="run-1",
-        model=ModelRecord(name="m", revision="r", path="/m"),
-        fingerprint="f",
-        cluster="local",
-        status="scored",
-        num_shards=1,
-        requests=4,
-        started_at=moment,
-    )
-    record_run(open_database(url), run)
+    record_run(open_database(url), RUN)
     rescore(store, judge=strict)
     group = click.Group(commands=[rescore_command])
 
@@ -107,6 +107,25 @@ def test_a_person_sees_what_changed_and_the_database_has_the_score(
     assert json.loads(again)[0]["new"] is False
     scores = {one.metric: one.value for one in get_run(open_database(url), "run-1").metrics}
     assert scores["accuracy"] == 0.75
+
+
+def test_the_task_of_the_dag_does_the_same(
+    store: RunStore, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHARD_DB_URL", f"sqlite:///{tmp_path}/a.db")
+    monkeypatch.setenv("NIGHTSHARD_STORE", str(store.root))
+    record_run(open_database(f"sqlite:///{tmp_path}/a.db"), RUN)
+    rescore(store, judge=strict)
+
+    told = rescoring.rescore_run("run-1")
+
+    assert (told["judged"], told["changed"], told["new"]) == (4, 1, True)
+    assert rescoring.chosen_runs([], "MATH500") == ["run-1"]
+    assert rescoring.chosen_runs(["run-1", "run-1"], None) == ["run-1"]
+    with pytest.raises(UserError, match="No run in the database has scores of 'AIME24'"):
+        rescoring.chosen_runs([], "AIME24")
+    with pytest.raises(UserError, match="one of the two"):
+        rescoring.chosen_runs(["run-1"], "MATH500")
 
 
 def test_a_run_whose_answers_are_gone_is_a_sentence(tmp_path) -> None:
