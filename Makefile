@@ -74,7 +74,7 @@ setup: .venv/.ready ## Make the control plane's environment from the lock
 	  }
 	  $(STATE)/tools/bin/pip install --quiet --disable-pip-version-check uv 2> >(grep -v '^WARNING: Location' >&2)
 	fi
-	echo "» making the control plane's environment (160 packages, about 600 MB)"
+	echo "» making the control plane's environment (200 packages, about 800 MB)"
 	$(UV) venv --quiet --clear --python "$$(command -v $(PYTHON))" .venv
 	$(UV) pip sync --quiet --python .venv requirements.lock
 	$(UV) pip install --quiet --python .venv --no-deps --editable .
@@ -83,7 +83,7 @@ setup: .venv/.ready ## Make the control plane's environment from the lock
 .PHONY: lock
 lock: ## Write the locks anew from the two pyproject files
 	@$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate \
-	  --extra postgres --group dev pyproject.toml --output-file requirements.lock
+	  --extra postgres --extra lm-eval --group dev pyproject.toml --output-file requirements.lock
 	cd shard_worker
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate \
 	  --extra vllm pyproject.toml --output-file requirements.lock

@@ -1,7 +1,7 @@
 """What a benchmark is."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nightshard.core.requests import Message, Sampling
 
@@ -102,6 +102,14 @@ class Benchmark(Protocol):
         It sets no time limit of its own; :class:`~nightshard.benchmarks.judges.pool.JudgePool`
         runs it under one.
         """
+
+
+@runtime_checkable
+class Warm(Protocol):
+    """A benchmark whose judge has to be made ready first, which is not charged to an answer."""
+
+    def warm(self, problem: Problem) -> None:
+        """Make ready for a problem; quick where that was done before."""
 
 
 def chat(prompt: str, system_prompt: str | None) -> list[Message]:

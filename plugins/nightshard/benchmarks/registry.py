@@ -1,4 +1,4 @@
-"""All benchmarks by name: those that come with Nightshard, and a group's own.
+"""All benchmarks by name: Nightshard's, a group's own, and those of lm-evaluation-harness.
 
 DAG files import this module to draw their form, so neither it nor the modules of the families may
 import datasets, pandas, pyarrow or a scorer before a question is loaded or an answer judged.
@@ -7,6 +7,7 @@ import datasets, pandas, pyarrow or a scorer before a question is loaded or an a
 import difflib
 import os
 
+from nightshard.benchmarks import harness
 from nightshard.benchmarks.base import Benchmark, BenchmarkInfo
 from nightshard.benchmarks.choice import CHOICE_BENCHMARKS
 from nightshard.benchmarks.code import CODE_BENCHMARKS
@@ -44,6 +45,8 @@ def get(name: str) -> Benchmark:
     """
     if name in _BENCHMARKS:
         return _BENCHMARKS[name]
+    if name.startswith(harness.PREFIX):
+        return harness.get(name)
     own = _own()
     if name in own.found:
         return own.found[name]

@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from nightshard.benchmarks import registry
-from nightshard.benchmarks.base import Problem, Verdict
+from nightshard.benchmarks.base import Problem, Verdict, Warm
 from nightshard.benchmarks.judges import math
 from nightshard.benchmarks.judges.limits import CPU_SECONDS, JudgingTimeout, cpu_limit
 
@@ -37,8 +37,11 @@ def judge_request(request: dict[str, Any]) -> dict[str, Any]:
     """Judge one request of the protocol."""
     try:
         benchmark = registry.get(request["benchmark"])
+        problem = Problem(**request["problem"])
+        if isinstance(benchmark, Warm):
+            benchmark.warm(problem)
         with cpu_limit(CPU_SECONDS):
-            verdict = benchmark.judge(Problem(**request["problem"]), request["text"])
+            verdict = benchmark.judge(problem, request["text"])
     except JudgingTimeout:
         verdict = Verdict(False, None, f"judging took more than {CPU_SECONDS:g} s")
     except MemoryError:
