@@ -34,9 +34,24 @@ quickstart: setup ## Set up all parts on this machine and evaluate a small model
 down: ## Stop what quickstart started; answers and scores are kept
 	@if [ -x $(NIGHTSHARD) ]; then $(NIGHTSHARD) down; else echo "Nothing to stop."; fi
 
+# Most of the time the tests wait, for jobs and for Airflow, so two halves of them run at once.
+# With PYTEST_ARGS, which may choose some, there is one pytest.
 .PHONY: test
 test: setup worker-env lint ## Run every check and every test
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@if [ -n '$(PYTEST_ARGS)' ]; then
+	  exec $(BIN)/python -m pytest $(PYTEST_ARGS)
+	fi
+	log=$(STATE)/test-faults.log
+	$(BIN)/python -m pytest tests/faults tests/integration/local >"$$log" 2>&1 &
+	second=$$!
+	trap 'kill $$second 2>/dev/null' INT TERM
+	failed=0
+	$(BIN)/python -m pytest tests/unit tests/e2e shard_worker/tests \
+	  $$(ls -d tests/integration/*/ | grep -vE '/(fixtures|local|__pycache__)/') || failed=$$?
+	wait $$second || failed=$$?
+	echo "» the other half: tests/faults and tests/integration/local"
+	cat "$$log"
+	exit $$failed
 
 .PHONY: lint
 lint: setup ## Format, lint, type and layer checks

@@ -1,4 +1,4 @@
-"""Mathematics, multiple choice and code in one run, each judged in its own way."""
+"""Mathematics, choice, code and a task of lm-eval in one run, each judged in its own way."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ from nightshard.benchmarks import registry
 
 pytestmark = pytest.mark.e2e
 
+HARNESS = "lm-eval:nightshard_sums"
 MATH = [{"problem": "Which letter follows A?", "answer": "B"}, {"problem": "1+1?", "answer": "2"}]
 CHOICE = [
     {
@@ -55,10 +56,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def run(stack: Stack, sources: dict[str, str]) -> FinishedRun:
-    """Every question gets the same answer: a program that adds, and the letter B in a box."""
+    """Every question gets the same answer: a program, the letter B in a box, the number 3."""
     finished = stack.run(
         {
-            "tasks": list(sources),
+            "tasks": [*sources, HARNESS],
             "source": sources,
             "repeats": 2,
             "num_shards": 2,
@@ -78,7 +79,12 @@ def test_each_kind_is_judged_by_its_own_judge(
     chosen = sum(problem.gold == "B" for problem in problems) / len(problems)
     scores = {one["benchmark"]: one["accuracy"] for one in run.summary()["scores"]}
     assert "B" in THREE_KINDS_ANSWER
-    assert scores == {"MATH500": 0.5, "GPQADiamond": chosen, "LiveCodeBench": 0.5}
+    assert scores == {
+        "MATH500": 0.5,
+        "GPQADiamond": chosen,
+        "LiveCodeBench": 0.5,
+        HARNESS: 0.25,
+    }
 
 
 def test_difficulties_and_repeats_are_told_too(run: FinishedRun, stack: Stack) -> None:
@@ -96,7 +102,7 @@ def test_judging_again_and_comparing_with_itself_change_nothing(
 ) -> None:
     key = run.summary()["run_key"]
     again = stack.cli("rescore", key)
-    assert "24 answers judged, all as before." in again.stdout, again.stderr
+    assert "32 answers judged, all as before." in again.stdout, again.stderr
     compared = json.loads(stack.cli("compare", key, key, "--json").stdout)
     assert {one["verdict"] for one in compared} == {"cannot tell"}
 
@@ -122,4 +128,4 @@ def test_the_dag_rescore_judges_a_run_without_a_cluster(run: FinishedRun, stack:
             f"/dagRuns/{run_id}/taskInstances/rescore_run/xcomEntries/return_value",
             params={"map_index": 0, "deserialize": True},
         ).json()["value"]
-    assert (told["run_key"], told["judged"], told["changed"]) == (key, 24, 0)
+    assert (told["run_key"], told["judged"], told["changed"]) == (key, 32, 0)

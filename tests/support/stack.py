@@ -53,11 +53,13 @@ class Stack:
             "NIGHTSHARD_STATE": str(self.settings.state),
             "NIGHTSHARD_CLUSTERS": str(self.settings.clusters),
             "COLUMNS": "200",
+            **own_benchmarks(self.settings),
         }
 
     def local_airflow(self) -> LocalAirflow:
         """Return the handle with which a person stops, repairs and starts this Airflow."""
-        stack = LocalStack(self.settings, extra_environment=broken_connections(self.cluster))
+        more = {**own_benchmarks(self.settings), **broken_connections(self.cluster)}
+        stack = LocalStack(self.settings, extra_environment=more)
         return stack.airflow(self.cluster)
 
     def api(self) -> AirflowApi:
@@ -151,7 +153,8 @@ def running_stack(state: Path, worker_env: Path) -> Iterator[Stack]:
     )
     model = tiny_model(state / "tiny-model", worker_env)
     write_profiles(clusters)
-    environment: dict[str, str] = {}
+    environment = own_benchmarks(settings)
+    write_benchmarks(Path(environment["NIGHTSHARD_BENCHMARKS"]))
     stack = LocalStack(settings, extra_environment=environment)
     try:
         from nightshard.local.cluster import LocalCluster
@@ -171,8 +174,42 @@ def running_stack(state: Path, worker_env: Path) -> Iterator[Stack]:
 
 
 THREE_KINDS_ANSWER = (
-    "```python\nprint(sum(map(int, open(0).read().split())))\n```\nSo it is \\boxed{B}."
+    "```python\nprint(sum(map(int, open(0).read().split())))\n```\nSo it is \\boxed{B}.\n"
+    "The answer is 3."
 )
+"""A program that adds, the letter B, and the number 3."""
+
+HARNESS_TASK = """
+task: nightshard_sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/sums.jsonl}}}}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+generation_kwargs: {{until: [], do_sample: false, max_gen_toks: 64}}
+filter_list:
+  - name: strict
+    filter:
+      - {{function: regex, regex_pattern: "The answer is (-?[0-9]+)."}}
+      - {{function: take_first}}
+metadata: {{version: 1.0}}
+"""
+"""A user's own task of lm-evaluation-harness, with local data."""
+
+
+def own_benchmarks(settings: Settings) -> dict[str, str]:
+    """Return the variable that names the folder of :func:`write_benchmarks`."""
+    return {"NIGHTSHARD_BENCHMARKS": str(settings.state / "benchmarks")}
+
+
+def write_benchmarks(folder: Path) -> None:
+    """Write a group's own benchmarks."""
+    folder.mkdir()
+    rows = [{"question": f"{n} + 1?", "answer": str(n + 1)} for n in range(4)]
+    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "nightshard_sums.yaml").write_text(HARNESS_TASK.format(folder=folder))
 
 
 def tiny_model(folder: Path, worker_env: Path) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from nightshard.core.errors import UserError
@@ -57,7 +58,8 @@ class Rescored:
 def rescore(store: RunStore, *, judge: Judge | None = None) -> Rescored:
     """Judge a run's stored answers with this version's judges, and keep the earlier verdicts.
 
-    Verdicts and scores that are replaced go to the run's folder ``history``, numbered from 1.
+    Verdicts and scores that are replaced go to the run's folder ``history``, numbered from 1. Those
+    of a benchmark that cannot be judged now stay.
 
     Args:
         store: the run's artefacts; nothing is written where nothing is new.
@@ -71,6 +73,8 @@ def rescore(store: RunStore, *, judge: Judge | None = None) -> Rescored:
     if not card.metrics:
         raise UserError(" ".join(card.failures.values()) or "There was nothing to score.")
     before = read_table(store.verdicts) if store.verdicts.exists() else None
+    if before is not None and card.failures:
+        card = _with_earlier(card, before, store)
     changed = () if before is None else changed_sides(before, card.verdicts)
     old_versions = _versions(store)
     versions = {one.benchmark: one.judge_version for one in card.metrics}
@@ -111,6 +115,19 @@ def changed_sides(before: pa.Table, after: pa.Table) -> tuple[ChangedSide, ...]:
                 )
             )
     return tuple(found)
+
+
+def _with_earlier(card: ScoreCard, before: pa.Table, store: RunStore) -> ScoreCard:
+    """Keep what was known of the benchmarks that cannot be judged now."""
+    failed = pa.array(card.failures, pa.string())
+    kept = before.filter(pc.is_in(before.column("benchmark"), value_set=failed))
+    earlier = ScoreCard.from_dict(read_json(store.scorecard)) if store.scorecard.exists() else None
+    metrics = [one for one in earlier.metrics if one.benchmark in card.failures] if earlier else []
+    return replace(
+        card,
+        metrics=[*card.metrics, *metrics],
+        verdicts=pa.concat_tables([card.verdicts, kept.cast(card.verdicts.schema)]),
+    )
 
 
 def _versions(store: RunStore) -> Mapping[str, str]:

@@ -16,7 +16,7 @@ from nightshard.clusters.submission import first_submissions
 from nightshard.clusters.submit import submit_array
 from nightshard.core.settings import PROJECT_ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(480)]
 
 ENV = {
     "VLLM_CPU_KVCACHE_SPACE": 1,

@@ -11,6 +11,7 @@ from upath import UPath
 
 from nightshard.benchmarks import registry
 from nightshard.benchmarks.base import Problem, Verdict
+from nightshard.benchmarks.judges.pool import JudgeError
 from nightshard.benchmarks.requests import build_requests
 from nightshard.cli.rescore import rescore as rescore_command
 from nightshard.core.errors import UserError
@@ -87,6 +88,46 @@ def test_judging_again_with_the_same_judge_changes_nothing(store: RunStore) -> N
     again = rescore(store)
     assert (again.new, again.changed) == (False, ())
     assert not (store.folder / "history").exists()
+
+
+def test_what_cannot_be_judged_now_keeps_its_score(store: RunStore) -> None:
+    rescore(store, judge=strict)
+
+    def broken(judgements):
+        return [JudgeError("out of order") for _ in judgements]
+
+    with pytest.raises(UserError, match="out of order"):
+        rescore(store, judge=broken)
+    assert read_table(store.verdicts).num_rows == 4
+
+    problems = {"MATH500": PROBLEMS, "GSM8K": PROBLEMS}
+    requests = [
+        request for name in problems for request in build_requests(registry.get(name), PROBLEMS)
+    ]
+    rows = [
+        {
+            "request_id": request.request_id,
+            "benchmark": request.benchmark,
+            "problem_id": request.problem_id,
+            "repeat_idx": 0,
+            "text": request.problem_id[1:],
+        }
+        for request in requests
+    ]
+    write_table(store.requests, requests_to_table(requests))
+    write_table(store.problems, problems_to_table(problems))
+    write_table(store.answers, pa.Table.from_pylist(rows, schema=MERGED_SCHEMA))
+    rescore(store, judge=strict)
+
+    def half(judgements):
+        work = list(judgements)
+        return broken(work) if work[0].benchmark == "GSM8K" else strict(work)
+
+    again = rescore(store, judge=half)
+
+    assert "out of order" in again.card.failures["GSM8K"]
+    assert (again.new, again.changed) == (False, ())
+    assert {one.benchmark for one in again.card.metrics} == {"MATH500", "GSM8K"}
 
 
 def test_a_person_sees_what_changed_and_the_database_has_the_score(
