@@ -190,7 +190,7 @@ def test_a_pickle_that_would_run_code_is_refused(
 
 
 def test_without_a_sandbox_code_is_refused_and_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bubblewrap, "bwrap", lambda: None)
+    monkeypatch.setattr(bubblewrap, "programs", list)
     with pytest.raises(UserError, match="in a sandbox only, and bwrap is missing; install"):
         bubblewrap.check_sandbox()
 
@@ -201,9 +201,20 @@ def test_a_sandbox_that_cannot_be_made_says_why(
     fake = tmp_path / "bwrap"
     fake.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n")
     fake.chmod(0o755)
-    monkeypatch.setattr(bubblewrap, "bwrap", lambda: fake)
+    monkeypatch.setattr(bubblewrap, "programs", lambda: [fake])
     with pytest.raises(UserError, match="No permissions to create new namespace"):
         bubblewrap.check_sandbox()
+
+
+def test_an_old_bubblewrap_gives_way_to_the_bundled_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old = tmp_path / "bwrap"
+    old.write_text("#!/bin/sh\necho 'bwrap: Unknown option --disable-userns' >&2\nexit 1\n")
+    old.chmod(0o755)
+    others = bubblewrap.programs()
+    monkeypatch.setattr(bubblewrap, "programs", lambda: [old, *others])
+    bubblewrap.check_sandbox()
 
 
 def test_the_pool_judges_code_on_all_cores(tmp_path: Path) -> None:

