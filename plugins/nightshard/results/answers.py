@@ -4,6 +4,7 @@ An answer is known by the pair of fingerprint and request id, whichever run gave
 """
 
 import re
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +15,7 @@ from upath import UPath
 
 from nightshard.core.errors import UserError
 from nightshard.results.arrow import MERGED_SCHEMA
-from nightshard.results.store import write_table
+from nightshard.results.store import atomic_file, write_table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -51,6 +52,24 @@ def save_answers(root: UPath | str, fingerprint: str, run_key: str, table: pa.Ta
     if others:
         raise ValueError(f"answers of fingerprint {others.pop()} among those of {fingerprint}")
     write_table(path, table.cast(MERGED_SCHEMA))
+    return path
+
+
+def copy_answers(merged: UPath, root: UPath | str, fingerprint: str, run_key: str) -> UPath:
+    """Store a run's merged answers from the file that holds them; see :func:`save_answers`.
+
+    Args:
+        merged: what :func:`nightshard.results.merge.write_merged` wrote, all of one fingerprint.
+        root: the artefact store.
+        fingerprint: of every answer.
+        run_key: the run.
+
+    Returns:
+        The file.
+    """
+    path = answers_path(root, fingerprint, run_key)
+    with merged.open("rb") as source, atomic_file(path) as file:
+        shutil.copyfileobj(source, file)
     return path
 
 

@@ -1,7 +1,7 @@
 """From the shards' outputs to one table: complete, or refused."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from upath import UPath
 
 from nightshard.core.errors import IncompleteRunError
 from nightshard.results.arrow import ANSWER_SCHEMA, MERGED_SCHEMA
+from nightshard.results.spill import Spill
+from nightshard.results.store import atomic_file
 
 SHOWN_IDS = 3
+_KEYS = pa.schema([MERGED_SCHEMA.field(name) for name in ("request_id", "rank")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +63,104 @@ def merge_shards(
         IncompleteRunError: a manifest or file does not hold what it must, or answers are missing,
             foreign or doubled; one sentence with counts, first ids and shards.
     """
+    chunks = merged_chunks(
+        expected,
+        shards,
+        run_key=run_key,
+        fingerprint=fingerprint,
+        manifest_schema=manifest_schema,
+        reused=reused,
+    )
+    return pa.concat_tables([MERGED_SCHEMA.empty_table(), *chunks])
+
+
+def write_merged(path: UPath, chunks: Iterable[pa.Table]) -> int:
+    """Write what :func:`merged_chunks` gives as one parquet file, atomically.
+
+    Returns:
+        Number of answers.
+    """
+    rows = 0
+    with (
+        atomic_file(path) as file,
+        pq.ParquetWriter(file, MERGED_SCHEMA, compression="zstd") as writer,
+    ):
+        for chunk in chunks:
+            writer.write_table(chunk)
+            rows += chunk.num_rows
+    return rows
+
+
+def merged_chunks(
+    expected: pa.Table,
+    shards: Sequence[ShardOutput],
+    *,
+    run_key: str,
+    fingerprint: str,
+    manifest_schema: Mapping[str, Any],
+    reused: pa.Table | None = None,
+) -> Iterator[pa.Table]:
+    """Merge the answers of a run, some thousand at a time, so that any number fits into memory.
+
+    Everything is checked before the first answers come. Arguments, order and errors are those of
+    :func:`merge_shards`.
+    """
     check_manifests(
         [shard.manifest for shard in shards],
         run_key=run_key,
         fingerprint=fingerprint,
         manifest_schema=manifest_schema,
     )
-    tables = [_mark(_read_shard(shard), run_key, fingerprint) for shard in shards]
+    sources = [_Source.of_shard(shard, run_key, fingerprint) for shard in shards]
     if reused is not None:
+        sources.append(_Source.of_reused(reused, fingerprint))
+    keys = pa.concat_tables([_KEYS.empty_table(), *(source.keys for source in sources)])
+    places = _places(expected, keys)
+    with Spill(MERGED_SCHEMA, len(places)) as spill:
+        start = 0
+        for source in sources:
+            stop = start + source.keys.num_rows
+            spill.add(source.read(), places[start:stop])
+            start = stop
+        yield from spill.windows()
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Some of the answers.
+
+    Attributes:
+        keys: request id and rank of each.
+        read: reads them whole, in the same order.
+    """
+
+    keys: pa.Table
+    read: Callable[[], pa.Table]
+
+    @classmethod
+    def of_shard(cls, shard: ShardOutput, run_key: str, fingerprint: str) -> "_Source":
+        """Check a shard's output, and keep its keys alone.
+
+        Raises:
+            IncompleteRunError: it does not hold what its manifest says.
+        """
+        return cls(_read_keys(shard), lambda: _mark(_read_shard(shard), run_key, fingerprint))
+
+    @classmethod
+    def of_reused(cls, reused: pa.Table, fingerprint: str) -> "_Source":
+        """Check answers of earlier runs.
+
+        Raises:
+            IncompleteRunError: they have another fingerprint.
+        """
         strange = set(reused.column("fingerprint").unique().to_pylist()) - {fingerprint}
         if strange:
             raise IncompleteRunError(
                 f"Reused answers have the fingerprint {strange.pop()} and this run {fingerprint}; "
                 "two fingerprints are never mixed."
             )
-        tables.append(reused.select(MERGED_SCHEMA.names).cast(MERGED_SCHEMA))
-    answers = pa.concat_tables([MERGED_SCHEMA.empty_table(), *tables])
-    return answers.take(_order(expected, answers))
+        table = reused.select(MERGED_SCHEMA.names).cast(MERGED_SCHEMA)
+        return cls(table.select(_KEYS.names), lambda: table)
 
 
 def check_manifests(
@@ -130,23 +214,25 @@ def _check_ranks(manifests: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-def _read_shard(shard: ShardOutput) -> pa.Table:
+def _read_keys(shard: ShardOutput) -> pa.Table:
+    """Read what tells a shard's answers apart, and check its file against its manifest.
+
+    Raises:
+        IncompleteRunError: it is gone, damaged, or not what the manifest says.
+    """
     manifest = shard.manifest
     name = _shard(manifest)
-    try:
-        data = shard.output if isinstance(shard.output, bytes) else shard.output.read_bytes()
-    except FileNotFoundError:
-        raise IncompleteRunError(
-            f"{name} has a manifest but no {manifest['output_file']}; collect it again."
-        ) from None
+    data = _bytes(shard)
     if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
         raise IncompleteRunError(
             f"{name}: {manifest['output_file']} is not the file that its manifest was written "
             "for (the checksum differs); collect it again."
         )
     try:
-        table = pq.read_table(pa.BufferReader(data))
-        table = table.select(ANSWER_SCHEMA.names).cast(ANSWER_SCHEMA)
+        file = pq.ParquetFile(pa.BufferReader(data))
+        file.schema_arrow.empty_table().select(ANSWER_SCHEMA.names).cast(ANSWER_SCHEMA)
+        table = file.read(columns=[*_KEYS.names, "error"])
+        keys = table.select(_KEYS.names).cast(_KEYS)
     except (pa.ArrowException, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise IncompleteRunError(f"{name} is not an output of this contract: {reason}.") from None
@@ -157,7 +243,23 @@ def _read_shard(shard: ShardOutput) -> pa.Table:
                 f"{name} holds {held} {what} and its manifest says {manifest[what]}; collect it "
                 "again."
             )
-    return table
+    return keys
+
+
+def _read_shard(shard: ShardOutput) -> pa.Table:
+    """Read a shard's answers, which :func:`_read_keys` has checked."""
+    table = pq.read_table(pa.BufferReader(_bytes(shard)))
+    return table.select(ANSWER_SCHEMA.names).cast(ANSWER_SCHEMA)
+
+
+def _bytes(shard: ShardOutput) -> bytes:
+    try:
+        return shard.output if isinstance(shard.output, bytes) else shard.output.read_bytes()
+    except FileNotFoundError:
+        raise IncompleteRunError(
+            f"{_shard(shard.manifest)} has a manifest but no {shard.manifest['output_file']}; "
+            "collect it again."
+        ) from None
 
 
 def _mark(table: pa.Table, run_key: str, fingerprint: str) -> pa.Table:
@@ -167,8 +269,8 @@ def _mark(table: pa.Table, run_key: str, fingerprint: str) -> pa.Table:
     return table
 
 
-def _order(expected: pa.Table, answers: pa.Table) -> "pa.Array[Any]":
-    """Return for each expected request the row of its answer; refuse anything but one for each."""
+def _places(expected: pa.Table, answers: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return the place of each answer in the wanted order; refuse anything but one for each."""
     wanted = expected.column("request_id").combine_chunks()
     given = answers.column("request_id").combine_chunks()
     place = pc.index_in(given, value_set=wanted)
@@ -197,9 +299,7 @@ def _order(expected: pa.Table, answers: pa.Table) -> "pa.Array[Any]":
             f"({_some(wanted.take(missing))}){owed}; a missing answer is not a wrong "
             "one, so nothing was merged."
         )
-    rows = np.empty(len(wanted), dtype=np.int64)
-    rows[places] = np.arange(len(places))
-    return pa.array(rows)
+    return places
 
 
 def _shard(manifest: Mapping[str, Any]) -> str:

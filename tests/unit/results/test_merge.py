@@ -9,16 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from upath import UPath
 
 from nightshard.core.errors import IncompleteRunError
 from nightshard.core.settings import Settings
 from nightshard.results.arrow import ANSWER_SCHEMA, MERGED_SCHEMA
-from nightshard.results.merge import ShardOutput, merge_shards
+from nightshard.results.merge import ShardOutput, merge_shards, merged_chunks, write_merged
+from nightshard.results.spill import Spill
 
 pytestmark = pytest.mark.unit
 
@@ -257,3 +260,39 @@ def _other_columns() -> bytes:
     file = io.BytesIO()
     pq.write_table(pa.table({"request_id": ["b"]}), file)
     return file.getvalue()
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(1, 20), st.randoms())
+def test_rows_come_back_from_disk_in_the_wanted_order(
+    sizes: list[int], window: int, rng: random.Random
+) -> None:
+    places = list(range(sum(sizes)))
+    rng.shuffle(places)
+    schema = pa.schema([("name", pa.string())])
+    start = 0
+    with Spill(schema, len(places), window) as spill:
+        for size in sizes:
+            part = places[start : start + size]
+            start += size
+            table = pa.table({"name": [f"row {place}" for place in part]}, schema=schema)
+            spill.add(table, np.array(part, dtype=np.int64))
+        chunks = list(spill.windows())
+    assert all(chunk.num_rows == window for chunk in chunks[:-1])
+    names = [name for chunk in chunks for name in chunk.column("name").to_pylist()]
+    assert names == [f"row {place}" for place in range(sum(sizes))]
+
+
+def test_a_merge_is_written_as_it_is_returned(tmp_path: Path) -> None:
+    path = UPath(tmp_path / "merged.parquet")
+    options = {"run_key": "run", "fingerprint": "fp", "manifest_schema": SCHEMA}
+    rows = write_merged(path, merged_chunks(EXPECTED, two_shards(), **options))
+    assert rows == 4
+    assert pq.read_table(path).equals(merge(EXPECTED, two_shards()))
+
+
+def test_a_merge_that_is_refused_writes_nothing(tmp_path: Path) -> None:
+    path = UPath(tmp_path / "merged.parquet")
+    options = {"run_key": "run", "fingerprint": "fp", "manifest_schema": SCHEMA}
+    with pytest.raises(IncompleteRunError):
+        write_merged(path, merged_chunks(EXPECTED, two_shards()[:1], **options))
+    assert list(tmp_path.iterdir()) == []

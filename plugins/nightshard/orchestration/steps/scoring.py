@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from nightshard.core.errors import UserError
 from nightshard.core.run_plan import RunPlan
 from nightshard.orchestration.steps import Json, current_settings, store_of
-from nightshard.results.answers import save_answers
+from nightshard.results.answers import copy_answers
 from nightshard.results.arrow import table_to_problems
-from nightshard.results.merge import ShardOutput, merge_shards
+from nightshard.results.merge import ShardOutput, merged_chunks, write_merged
 from nightshard.results.records import MetricRecord
 from nightshard.results.score import score as score_answers
 from nightshard.results.store import read_json, read_table, write_json, write_table
@@ -30,7 +30,7 @@ def merge(prepared: Json) -> None:
         ShardOutput(store.output(rank, world_size), read_json(store.manifest(rank, world_size)))
         for rank in range(world_size)
     ]
-    answers = merge_shards(
+    chunks = merged_chunks(
         read_table(store.requests),
         shards,
         run_key=run.run_key,
@@ -38,9 +38,9 @@ def merge(prepared: Json) -> None:
         manifest_schema=json.loads(schema.read_text()),
         reused=read_table(store.folder / "reused.parquet"),
     )
-    write_table(store.answers, answers)
-    save_answers(store.root, run.fingerprint, run.run_key, answers)
-    log.info("Merged %d answers, %d of them from earlier runs", len(answers), prepared["reused"])
+    answers = write_merged(store.answers, chunks)
+    copy_answers(store.answers, store.root, run.fingerprint, run.run_key)
+    log.info("Merged %d answers, %d of them from earlier runs", answers, prepared["reused"])
 
 
 def score(prepared: Json) -> None:
