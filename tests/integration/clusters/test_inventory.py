@@ -40,8 +40,8 @@ async def test_running_and_waiting_elements_have_an_age_and_are_cancelled_one_by
         await asyncio.sleep(0.2)
         elements, findings = await look()
     assert {one.element.script for one in findings.orphans} == {str(script)}
-    states = {one.rank: one.element.state.value for one in findings.orphans}
-    assert states[2] == "waiting"
+    states = {one.ranks: one.element.state.value for one in findings.orphans}
+    assert states[2,] == "waiting"
 
     await cancel_orphans(transport, findings.orphans)
     elements, findings = await look()
