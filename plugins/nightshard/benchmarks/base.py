@@ -71,6 +71,9 @@ class BenchmarkInfo:
     sandboxed: bool = False
 
 
+REASONING = Sampling(temperature=0.7, top_p=0.95, max_tokens=32768)
+"""The predecessor's sampling, with room for long reasoning."""
+
 METRICS = ("accuracy", "truncation_rate", "error_rate")
 """Metrics of every benchmark whose answers are right or wrong."""
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nightshard.benchmarks import sources
-from nightshard.benchmarks.base import METRICS, BenchmarkInfo, Problem, Verdict, chat
+from nightshard.benchmarks.base import METRICS, REASONING, BenchmarkInfo, Problem, Verdict, chat
 from nightshard.benchmarks.sources import HubSource, Row
 from nightshard.core.errors import UserError
-from nightshard.core.requests import Message, Sampling
+from nightshard.core.requests import Message
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -19,8 +19,7 @@ _PROMPT = (
     "right option, alone, inside \\boxed{{}}."
 )
 
-_SAMPLING = Sampling(temperature=0.7, top_p=0.95, max_tokens=32768)
-_JUDGE = "choice-1"
+JUDGE = "choice-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,31 +59,20 @@ class ChoiceBenchmark:
     def load(self, source: str | None = None) -> list[Problem]:
         """Load the problems from the Hub or from a local file with the same columns."""
         where, rows = sources.read_rows(self.info.name, source or None, self.hub)
-        problems: dict[str, Problem] = {}
-        for index, (place, row) in enumerate(rows):
+        like = f"those of {self.hub.path}" if self.hub else "question, options and answer"
+
+        def make(index: int, place: str, row: Row) -> Problem:
             try:
                 question = self.read(row)
             except KeyError as missing:
-                like = f"those of {self.hub.path}" if self.hub else "question, options and answer"
-                raise UserError(
-                    f"There is no column {missing} at {place} of {where}, only "
-                    f"{', '.join(map(str, row)) or 'nothing'}; its columns have to be {like}."
-                ) from None
+                raise sources.no_column(missing, row, f"{place} of {where}", like) from None
             except ValueError as error:
                 raise UserError(f"{where} cannot be used at {place}: {error}") from None
-            problem_id = question.problem_id or str(index)
-            if problem_id in problems:
-                raise UserError(
-                    f"{where} has the problem {problem_id!r} twice, the second time at {place}; "
-                    "remove one or give it another id."
-                )
-            problems[problem_id] = _lettered(problem_id, question)
-        found = list(problems.values())
-        if not found:
-            raise UserError(f"{where} holds no problems; give a file with at least one.")
-        expected = None if source else self.info.problems
-        sources.check_count(self.info.name, found, where, expected)
-        return found
+            return _lettered(question.problem_id or str(index), question)
+
+        problems = sources.collect(rows, make, where)
+        sources.check_count(self.info.name, problems, where, None if source else self.info.problems)
+        return problems
 
     def messages(self, problem: Problem, system_prompt: str | None = None) -> list[Message]:
         """Render the chat that asks the problem."""
@@ -157,10 +145,10 @@ CHOICE_BENCHMARKS = (
             name="GPQADiamond",
             title="GPQADiamond: 198 graduate-level science questions, 3 times",
             version="1",
-            judge_version=_JUDGE,
+            judge_version=JUDGE,
             problems=198,
             repeats=3,
-            sampling=_SAMPLING,
+            sampling=REASONING,
             expected_tokens=7000,
             metrics=METRICS,
             source="Hugging Face Hub: Idavidrein/gpqa, gpqa_diamond (ask there for access)",
@@ -174,10 +162,10 @@ CHOICE_BENCHMARKS = (
             name="MMLUPro",
             title="MMLUPro: 12,032 questions of 14 subjects with up to ten options",
             version="1",
-            judge_version=_JUDGE,
+            judge_version=JUDGE,
             problems=12032,
             repeats=1,
-            sampling=_SAMPLING,
+            sampling=REASONING,
             expected_tokens=2000,
             metrics=METRICS,
             source="Hugging Face Hub: TIGER-Lab/MMLU-Pro",

@@ -7,14 +7,13 @@ import pickle
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nightshard.benchmarks import sources
-from nightshard.benchmarks.base import METRICS, BenchmarkInfo, Problem, Verdict, chat
-from nightshard.benchmarks.sources import HubSource
+from nightshard.benchmarks.base import METRICS, REASONING, BenchmarkInfo, Problem, Verdict, chat
+from nightshard.benchmarks.sources import HubSource, Row
 from nightshard.core.errors import UserError
-from nightshard.core.requests import Message, Sampling
+from nightshard.core.requests import Message
 
 if TYPE_CHECKING:
     from nightshard.benchmarks.judges.code import CodeTest
@@ -35,7 +34,6 @@ _FUNCTION = (
     "Think it through first, then give the whole solution, with the class and method named as "
     "above, in one block that begins with ```python and ends with ```."
 )
-_SAMPLING = Sampling(temperature=0.7, top_p=0.95, max_tokens=32768)
 _JUDGE = "code-1"
 
 
@@ -63,27 +61,21 @@ class LiveCodeBench:
         if source:
             where, rows = sources.read_rows(self.info.name, source, None)
         else:
-            where, rows = f"{REPOSITORY} on the Hub", _hub_rows(self.info.name, self.release)
-        found: dict[str, Problem] = {}
-        for place, row in rows:
+            where = f"{REPOSITORY} on the Hub"
+            rows = sources.read_hub_files(self.info.name, REPOSITORY, FILES[: self.release])
+
+        def make(_: int, place: str, row: Row) -> Problem:
             try:
-                problem = _problem(row)
+                return _problem(row)
             except KeyError as missing:
-                raise UserError(
-                    f"There is no column {missing} at {place} of {where}, only "
-                    f"{', '.join(map(str, row)) or 'nothing'}; its columns have to be those of "
-                    f"{REPOSITORY}."
-                ) from None
+                like = f"those of {REPOSITORY}"
+                raise sources.no_column(missing, row, f"{place} of {where}", like) from None
             except (ValueError, zlib.error, pickle.UnpicklingError, EOFError) as error:
                 raise UserError(
                     f"The tests at {place} of {where} cannot be decoded ({error}); get it again."
                 ) from None
-            if problem.problem_id in found:
-                raise UserError(f"{where} has the problem {problem.problem_id!r} twice.")
-            found[problem.problem_id] = problem
-        problems = list(found.values())
-        if not problems:
-            raise UserError(f"{where} holds no problems; give a file with at least one.")
+
+        problems = sources.collect(rows, make, where)
         sources.check_count(self.info.name, problems, where, None if source else self.info.problems)
         return problems
 
@@ -143,25 +135,6 @@ def _problem(row: Mapping[str, Any]) -> Problem:
     return Problem(str(row["question_id"]), question, json.dumps(gold), row["difficulty"] or None)
 
 
-def _hub_rows(benchmark: str, release: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    # Slow to import, and it reads its settings from the environment when it is.
-    import httpx  # noqa: PLC0415
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415
-
-    for name in FILES[:release]:
-        try:
-            path = hf_hub_download(REPOSITORY, name, repo_type="dataset")
-        except (OSError, ValueError, httpx.HTTPError) as error:
-            reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-            raise UserError(
-                f"{benchmark} could not be loaded from {REPOSITORY} on the Hub ({reason}); check "
-                "the network and the login, or give a local file as its source."
-            ) from error
-        with Path(path).open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                yield f"line {number} of {name}", json.loads(line)
-
-
 def _release(name: str, release: int, problems: int, repeats: int) -> LiveCodeBench:
     info = BenchmarkInfo(
         name=name,
@@ -170,7 +143,7 @@ def _release(name: str, release: int, problems: int, repeats: int) -> LiveCodeBe
         judge_version=_JUDGE,
         problems=problems,
         repeats=repeats,
-        sampling=_SAMPLING,
+        sampling=REASONING,
         expected_tokens=9000,
         metrics=METRICS,
         source=f"Hugging Face Hub: {REPOSITORY}, release_v{release}",
@@ -188,20 +161,18 @@ class HumanEval:
     def load(self, source: str | None = None) -> list[Problem]:
         """Load the problems from the Hub or from a local file with the same columns."""
         where, rows = sources.read_rows(self.info.name, source or None, _HUMAN_EVAL)
-        columns = ("task_id", "prompt", "test", "entry_point")
-        found = []
-        for place, row in rows:
-            if absent := [name for name in columns if not row.get(name)]:
-                raise UserError(
-                    f"There is no {absent[0]} at {place} of {where}; its columns have to be those "
-                    f"of {_HUMAN_EVAL.path}."
-                )
+
+        def make(_: int, place: str, row: Row) -> Problem:
+            for name in ("task_id", "prompt", "test", "entry_point"):
+                if not row.get(name):
+                    like = f"those of {_HUMAN_EVAL.path}"
+                    raise sources.no_column(name, row, f"{place} of {where}", like)
             gold = {"name": row["entry_point"], "prompt": row["prompt"], "test": row["test"]}
-            found.append(Problem(str(row["task_id"]), str(row["prompt"]), json.dumps(gold)))
-        if not found:
-            raise UserError(f"{where} holds no problems; give a file with at least one.")
-        sources.check_count(self.info.name, found, where, None if source else self.info.problems)
-        return found
+            return Problem(str(row["task_id"]), str(row["prompt"]), json.dumps(gold))
+
+        problems = sources.collect(rows, make, where)
+        sources.check_count(self.info.name, problems, where, None if source else self.info.problems)
+        return problems
 
     def messages(self, problem: Problem, system_prompt: str | None = None) -> list[Message]:
         """Render the chat that asks the problem."""
@@ -235,7 +206,7 @@ CODE_BENCHMARKS = (
             judge_version=_JUDGE,
             problems=164,
             repeats=1,
-            sampling=_SAMPLING,
+            sampling=REASONING,
             expected_tokens=1500,
             metrics=METRICS,
             source=f"Hugging Face Hub: {_HUMAN_EVAL.path}",

@@ -118,7 +118,7 @@ class HarnessBenchmark:
         # numpy has bools of its own, which JSON does not know.
         return Verdict(bool(value == 1), str(filtered[chosen]), f"{metric}={value:g} ({chosen})")
 
-    @functools.cached_property
+    @property
     def _loaded(self) -> Sequence[_Loaded]:
         return _load(self._task)
 
@@ -152,8 +152,7 @@ def _load(name: str) -> Sequence[_Loaded]:
     from lm_eval.tasks import TaskManager  # noqa: PLC0415 (it and its index take seconds)
 
     folder = Settings.from_env(os.environ).benchmarks
-    own = str(folder) if folder is not None and folder.is_dir() else None
-    manager = TaskManager(include_path=own)
+    manager = TaskManager(include_path=str(folder) if folder.is_dir() else None)
     if name not in manager.task_index:
         raise UserError(
             f"lm-evaluation-harness has no task {name!r}; its list is `lm_eval ls tasks`, and your "

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nightshard.benchmarks import sources
-from nightshard.benchmarks.base import METRICS, BenchmarkInfo, Problem, Verdict, chat
+from nightshard.benchmarks.base import METRICS, REASONING, BenchmarkInfo, Problem, Verdict, chat
 from nightshard.benchmarks.sources import Columns, HubSource
-from nightshard.core.requests import Message, Sampling
+from nightshard.core.requests import Message
 
 _PROMPT = (
     "{question}\n\n"
@@ -15,8 +15,7 @@ _PROMPT = (
     "alone, inside \\boxed{{}}."
 )
 
-_SAMPLING = Sampling(temperature=0.7, top_p=0.95, max_tokens=32768)
-_JUDGE = "math-1"
+JUDGE = "math-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +81,10 @@ def _math(
         name=name,
         title=title,
         version="1",
-        judge_version=_JUDGE,
+        judge_version=JUDGE,
         problems=problems,
         repeats=repeats,
-        sampling=_SAMPLING,
+        sampling=REASONING,
         expected_tokens=expected_tokens,
         metrics=METRICS,
         source=f"Hugging Face Hub: {hub.path}",

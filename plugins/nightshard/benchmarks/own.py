@@ -15,16 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nightshard.benchmarks.base import METRICS, Benchmark, BenchmarkInfo
+from nightshard.benchmarks import choice, math
+from nightshard.benchmarks.base import METRICS, REASONING, Benchmark, BenchmarkInfo
 from nightshard.benchmarks.choice import LETTERS, ChoiceBenchmark, Question, said
 from nightshard.benchmarks.math import MathBenchmark
 from nightshard.benchmarks.sources import Columns
 from nightshard.core.errors import UserError
-from nightshard.core.requests import Sampling
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
-_SAMPLING = Sampling(temperature=0.7, top_p=0.95, max_tokens=32768)
 _EXPECTED_TOKENS = 2000
 _VERSION_DIGITS = 12
 
@@ -98,10 +97,10 @@ def _of_rows(file: Path) -> Benchmark:
         title=f"{file.stem}: {len(lines)} problems of your own",
         # Another content is another benchmark version, so that no old answer serves for it.
         version=hashlib.sha256(content).hexdigest()[:_VERSION_DIGITS],
-        judge_version="choice-1" if options else "math-1",
+        judge_version=choice.JUDGE if options else math.JUDGE,
         problems=len(lines),
         repeats=1,
-        sampling=_SAMPLING,
+        sampling=REASONING,
         expected_tokens=_EXPECTED_TOKENS,
         metrics=METRICS,
         source=str(file),

@@ -59,5 +59,4 @@ def get(name: str) -> Benchmark:
 
 
 def _own() -> OwnBenchmarks:
-    folder = Settings.from_env(os.environ).benchmarks
-    return OwnBenchmarks() if folder is None else read_folder(folder)
+    return read_folder(Settings.from_env(os.environ).benchmarks)

@@ -1,5 +1,6 @@
 """Reading a benchmark's questions from the Hub or from a file."""
 
+import contextlib
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -125,9 +126,8 @@ def to_problems(rows: Iterable[tuple[str, Row]], columns: Columns, where: str) -
         UserError: no rows, a missing column, an empty question or answer, or a doubled id, with
             the place.
     """
-    problems: list[Problem] = []
-    seen: dict[str, str] = {}
-    for index, (place, row) in enumerate(rows):
+
+    def make(index: int, place: str, row: Row) -> Problem:
         by_key = {str(key).strip().lower(): key for key in row}
         at = f"at {place} of {where}"
         question = _text(row, by_key, columns.question, what="question", at=at)
@@ -136,19 +136,55 @@ def to_problems(rows: Iterable[tuple[str, Row]], columns: Columns, where: str) -
             gold = columns.clean_gold(gold)
         id_key = _find(by_key, columns.problem_id)
         problem_id = _plain(row[id_key]).strip() if id_key is not None else ""
-        problem_id = problem_id or str(index)
-        if problem_id in seen:
-            raise UserError(
-                f"{where} has the problem {problem_id!r} twice, at {seen[problem_id]} and at "
-                f"{place}; remove one or give it another id."
-            )
-        seen[problem_id] = place
         subset_key = _find(by_key, columns.subset)
         subset = _plain(row[subset_key]).strip() if subset_key is not None else ""
-        problems.append(Problem(problem_id, question, gold, subset or None))
+        return Problem(problem_id or str(index), question, gold, subset or None)
+
+    return collect(rows, make, where)
+
+
+def collect(
+    rows: Iterable[tuple[str, Row]], make: Callable[[int, str, Row], Problem], where: str
+) -> list[Problem]:
+    """Make a problem of each row.
+
+    Args:
+        rows: pairs of the row's place, for example ``line 3``, and the row.
+        make: gets the row's number from 0, its place and the row.
+        where: the source, for messages.
+
+    Raises:
+        UserError: no rows, or a doubled id, with the place; or what ``make`` raises.
+    """
+    problems: list[Problem] = []
+    seen: dict[str, str] = {}
+    for index, (place, row) in enumerate(rows):
+        problem = make(index, place, row)
+        if problem.problem_id in seen:
+            raise UserError(
+                f"{where} has the problem {problem.problem_id!r} twice, at "
+                f"{seen[problem.problem_id]} and at {place}; remove one or give it another id."
+            )
+        seen[problem.problem_id] = place
+        problems.append(problem)
     if not problems:
         raise UserError(f"{where} holds no problems; give a file with at least one.")
     return problems
+
+
+def no_column(name: object, row: Row, at: str, like: str) -> UserError:
+    """Return the error of a row that lacks a column.
+
+    Args:
+        name: the column.
+        row: the row.
+        at: its place, ``line 3 of file.jsonl``.
+        like: which columns it should have.
+    """
+    return UserError(
+        f"There is no column {name!s} at {at}, only {', '.join(map(str, row)) or 'nothing'}; its "
+        f"columns have to be {like}."
+    )
 
 
 def _find(by_key: Mapping[str, str], wanted: tuple[str, ...]) -> str | None:
@@ -269,18 +305,44 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
 def _read_hub(benchmark: str, hub: HubSource) -> Iterator[tuple[str, Row]]:
     # datasets takes seconds to import and reads its settings from the environment when it does.
     import datasets  # noqa: PLC0415
-    import httpx  # noqa: PLC0415
 
-    try:
+    with _from_hub(benchmark, hub.path):
         table = datasets.load_dataset(
             hub.path, name=hub.name, split=hub.split, revision=hub.revision
         )
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        raise UserError(
-            f"{benchmark} could not be loaded from {hub.path} on the Hub ({reason}); check the "
-            "network and the login, or give a local file as its source."
-        ) from error
     for number, row in enumerate(table, start=1):
         if hub.keep is None or hub.keep(row):
             yield f"row {number}", row
+
+
+def read_hub_files(
+    benchmark: str, repository: str, names: Sequence[str]
+) -> Iterator[tuple[str, Row]]:
+    """Read JSON-lines files of a dataset on the Hub, line by line, since they may be large.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+
+    for name in names:
+        with _from_hub(benchmark, repository):
+            path = hf_hub_download(repository, name, repo_type="dataset")
+        with Path(path).open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield f"line {number} of {name}", json.loads(line)
+
+
+@contextlib.contextmanager
+def _from_hub(benchmark: str, path: str) -> Iterator[None]:
+    """Say in a sentence why something cannot be had from the Hub."""
+    import httpx  # noqa: PLC0415
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        raise UserError(
+            f"{benchmark} could not be loaded from {path} on the Hub ({reason}); check the "
+            "network and the login, or give a local file as its source."
+        ) from error

@@ -7,7 +7,7 @@ that its run was deleted or that the task of its shard has ended.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
 
@@ -34,7 +34,6 @@ class JobName:
         attempt: from 1.
         chunk: part of a large run, else None.
         rank: the only shard, or the first of one job's shards, else None.
-        last: the last of one job's shards, else None.
     """
 
     run_key: str
@@ -42,7 +41,6 @@ class JobName:
     attempt: int
     chunk: int | None = None
     rank: int | None = None
-    last: int | None = None
 
 
 def parse_job_name(name: str) -> JobName | None:
@@ -54,7 +52,7 @@ def parse_job_name(name: str) -> JobName | None:
     label = None if match is None else parse_label(match["label"])
     if match is None or label is None:
         return None
-    return JobName(match["run_key"], match["label"], **asdict(label))
+    return JobName(match["run_key"], match["label"], label.attempt, label.chunk, label.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +204,9 @@ def reconcile(
 
 def ranks_of(element: Element, name: JobName, folder: RunFolder) -> tuple[int, ...]:
     """Return the shards of an element, none where it cannot be said without the lost intent."""
-    if name.rank is not None:
-        return tuple(range(name.rank, (name.rank if name.last is None else name.last) + 1))
+    label = parse_label(name.label)
+    if label is not None and label.ranks is not None:
+        return tuple(label.ranks)
     intent = folder.intents.get(name.label)
     if element.index is None or (intent is None and name.chunk is not None):
         return ()

@@ -86,10 +86,17 @@ class Label:
     rank: int | None = None
     last: int | None = None
 
+    @property
+    def ranks(self) -> range | None:
+        """The shards that it names, None where it names none."""
+        if self.rank is None:
+            return None
+        return range(self.rank, (self.rank if self.last is None else self.last) + 1)
+
     def covers(self, rank: int, intent: Intent) -> bool:
         """Whether a submission has a shard: it names those of one job, or is a range of jobs."""
-        if self.rank is not None:
-            return self.rank <= rank <= (self.rank if self.last is None else self.last)
+        if self.ranks is not None:
+            return rank in self.ranks
         return intent.first_rank <= rank < intent.first_rank + intent.tasks
 
 

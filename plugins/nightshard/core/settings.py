@@ -19,7 +19,7 @@ class Settings:
         clusters: folder of the cluster profiles.
         templates: folder of the sbatch templates.
         worker_source: source tree of the shard worker that is staged to clusters.
-        benchmarks: folder of a group's own benchmarks, which need not exist; None for none.
+        benchmarks: folder of a group's own benchmarks, which need not exist.
     """
 
     home: Path
@@ -29,7 +29,7 @@ class Settings:
     clusters: Path
     templates: Path
     worker_source: Path
-    benchmarks: Path | None = None
+    benchmarks: Path
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":

@@ -3,7 +3,7 @@
 import re
 
 from nightshard.benchmarks.base import Verdict
-from nightshard.benchmarks.judges.text import last_boxed, strip_thinking
+from nightshard.benchmarks.judges.text import last_boxed, nothing_said, strip_thinking
 
 TAIL_CHARACTERS = 2000
 """Where there is no box, the answer is looked for in the end of the text only."""
@@ -40,9 +40,8 @@ def judge(gold: str, text: str) -> Verdict:
         text: the whole answer.
     """
     answer = strip_thinking(text)
-    if not answer.strip():
-        why = "the text ends while thinking" if text.strip() else "the text is empty"
-        return Verdict(False, None, why)
+    if silent := nothing_said(text, answer):
+        return silent
     boxed = last_boxed(answer)
     if boxed is not None:
         found = _IN_A_BOX.match(_TEXT_COMMAND.sub("", boxed))

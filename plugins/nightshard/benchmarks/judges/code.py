@@ -86,9 +86,8 @@ def judge_by_exam(given: str, name: str, exam: str, text: str) -> Verdict:
     )
     if ran.end is End.WELL:
         return Verdict(True, None, "passes its tests")
-    said = ran.stderr.strip().rpartition("\n")[2][:160]
-    words = f"a test fails ({said})" if ran.end is End.FAILED else _WORDS[ran.end]
-    return Verdict(False, None, words)
+    failed = f"a test fails ({ran.complaint[:160]})"
+    return Verdict(False, None, failed if ran.end is End.FAILED else _WORDS[ran.end])
 
 
 def last_code(text: str) -> str | None:
@@ -128,7 +127,7 @@ def _fault(code: str, function: str | None, test: CodeTest) -> str | None:
 def _words(ran: Ran) -> str:
     if ran.end is End.WELL:
         return "another output"
-    said = ran.stderr.strip().rpartition("\n")[2][:120]
+    said = ran.complaint[:120]
     return f"{_WORDS[ran.end]} ({said})" if ran.end is End.FAILED and said else _WORDS[ran.end]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from nightshard.benchmarks.base import Verdict
-from nightshard.benchmarks.judges.text import last_boxed, strip_thinking
+from nightshard.benchmarks.judges.text import last_boxed, nothing_said, strip_thinking
 
 # Its one warning says that timeouts are off; the pool sets them.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -38,9 +38,8 @@ def judge(gold: str, text: str) -> Verdict:
         text: the whole answer.
     """
     answer = strip_thinking(text)
-    if not answer.strip():
-        why = "the text ends while thinking" if text.strip() else "the text is empty"
-        return Verdict(False, None, why)
+    if silent := nothing_said(text, answer):
+        return silent
     boxed = last_boxed(answer)
     words = _gold_words(gold)
     if boxed is None:

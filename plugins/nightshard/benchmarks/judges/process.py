@@ -8,6 +8,7 @@ a line whose ``last`` is true.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -33,10 +34,14 @@ SAY_SECONDS = 0.02
 """How long a reply may be held back, beside the time of one judgement."""
 
 
+# A group's own benchmarks are looked for in their folder each time that the registry is asked.
+_benchmark = functools.cache(registry.get)
+
+
 def judge_request(request: dict[str, Any]) -> dict[str, Any]:
     """Judge one request of the protocol."""
     try:
-        benchmark = registry.get(request["benchmark"])
+        benchmark = _benchmark(request["benchmark"])
         problem = Problem(**request["problem"])
         if isinstance(benchmark, Warm):
             benchmark.warm(problem)

@@ -2,6 +2,8 @@
 
 import re
 
+from nightshard.benchmarks.base import Verdict
+
 _THINKING = re.compile(r"<(/?)think(?:ing)?>")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|(?<=\s)-?\d[\d.,/]*)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -51,3 +53,16 @@ def _closing_braces(text: str) -> dict[int, int]:
         elif match.group() == "}" and opened:
             closing[opened.pop()] = match.start()
     return closing
+
+
+def nothing_said(text: str, answer: str) -> Verdict | None:
+    """Return the verdict on a text that says nothing outside of its thinking, None where it does.
+
+    Args:
+        text: the whole answer.
+        answer: what :func:`strip_thinking` leaves of it.
+    """
+    if answer.strip():
+        return None
+    why = "the text ends while thinking" if text.strip() else "the text is empty"
+    return Verdict(False, None, why)

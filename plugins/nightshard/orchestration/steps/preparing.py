@@ -84,10 +84,10 @@ def prepare(plan: Json) -> Json:
 def _ask(params: RunParams) -> tuple[dict[str, list[Problem]], list[Request]]:
     problems: dict[str, list[Problem]] = {}
     requests: list[Request] = []
+    if any(registry.info(name).sandboxed for name in params.tasks):
+        check_sandbox()
     for name in params.tasks:
         benchmark = registry.get(name)
-        if benchmark.info.sandboxed:
-            check_sandbox()
         problems[name] = benchmark.load(params.source.get(name))[: params.limit]
         requests += build_requests(
             benchmark,

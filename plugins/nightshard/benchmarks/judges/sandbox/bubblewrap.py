@@ -87,6 +87,11 @@ class Ran:
     cpu_s: float
     wall_s: float
 
+    @property
+    def complaint(self) -> str:
+        """The last line of its complaints."""
+        return self.stderr.strip().rpartition("\n")[2]
+
 
 class Sandbox:
     """Runs programs one after the other, each in a fresh process.
@@ -167,7 +172,7 @@ class Sandbox:
             ran = answer(arguments)
             if ran.end is End.WELL:
                 return {"result": ran.stdout}
-            return {"fault": f"{ran.end}: {ran.stderr.strip().rpartition(chr(10))[2]}"}
+            return {"fault": f"{ran.end}: {ran.complaint}"}
 
         return self._ask({"source": source, "exam": exam}, limits or Limits(), told)
 
