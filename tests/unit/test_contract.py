@@ -10,12 +10,13 @@ from types import ModuleType
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.merging import merge_shards
 
 from nightshard.benchmarks.registry import get
 from nightshard.benchmarks.requests import build_requests
 from nightshard.core.settings import Settings
 from nightshard.results.arrow import ANSWER_SCHEMA, REQUEST_SCHEMA, planned_table, requests_to_table
-from nightshard.results.merge import ShardOutput, merge_shards
+from nightshard.results.merge import ShardOutput
 
 pytestmark = pytest.mark.unit
 

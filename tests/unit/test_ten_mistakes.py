@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pytest
+from support.merging import merge_shards
 
 from nightshard.benchmarks import registry
 from nightshard.benchmarks.base import Problem, Verdict
@@ -23,7 +24,7 @@ from nightshard.core.errors import IncompleteRunError, UserError
 from nightshard.core.settings import PROJECT_ROOT
 from nightshard.core.statistics import clustered_proportion
 from nightshard.results.arrow import MERGED_SCHEMA, REQUEST_SCHEMA, requests_to_table
-from nightshard.results.merge import check_manifests, merge_shards
+from nightshard.results.merge import check_manifests
 from nightshard.results.score import score
 
 pytestmark = pytest.mark.unit

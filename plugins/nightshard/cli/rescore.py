@@ -24,18 +24,14 @@ def rescore(*, run_keys: tuple[str, ...], as_json: bool) -> None:
     The database keeps the scores of other judge versions, and the run's folder `history` the
     earlier verdicts.
     """
-    from nightshard.results import rescore as rescoring
     from nightshard.results.database import open_database
-    from nightshard.results.read import get_run
-    from nightshard.results.store import RunStore
+    from nightshard.results.rescore import rescore_run
 
     settings = Settings.from_env(os.environ)
     engine = open_database(settings.database_url)
     told = []
     for key in run_keys:
-        get_run(engine, key)
-        done = rescoring.rescore(RunStore(settings.store, key))
-        rescoring.record_again(engine, key, done.card)
+        done = rescore_run(engine, settings.store, key)
         if as_json:
             told.append(_as_dict(key, done))
         else:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nightshard.core.statistics import Z_95
+from nightshard.core.statistics import Z_95, clustered_mean
 
 PERMUTATIONS = 9_999
 """Random sign flips; with the observed one 10,000. All are tried where there are no more."""
@@ -72,8 +72,8 @@ def compare(
         raise ValueError("they have no problem in common")
     pairs = [(_mean(first[one]), _mean(second[one])) for one in shared]
     differences = [b - a for a, b in pairs]
-    mean = math.fsum(differences) / len(differences)
-    stderr = _stderr(differences, mean)
+    mean = clustered_mean(enumerate(differences))
+    stderr = mean.stderr
     half = math.inf if stderr is None else _student_95(len(shared) - 1) * stderr
     better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     single = all(len(first[one]) == len(second[one]) == 1 for one in shared)
@@ -81,16 +81,16 @@ def compare(
     return Difference(
         first=math.fsum(a for a, _ in pairs) / len(pairs),
         second=math.fsum(b for _, b in pairs) / len(pairs),
-        value=mean,
+        value=mean.value,
         stderr=stderr,
-        ci_low=max(-1.0, mean - half),
-        ci_high=min(1.0, mean + half),
+        ci_low=max(-1.0, mean.value - half),
+        ci_high=min(1.0, mean.value + half),
         p_value=p_value,
         test="mcnemar" if single else "permutation",
         problems=len(shared),
         better=better,
         worse=worse,
-        detectable=None if stderr is None else _detectable(differences, stderr),
+        detectable=None if stderr is None else _detectable(len(shared), stderr),
     )
 
 
@@ -164,23 +164,14 @@ def _mean(outcomes: Sequence[bool]) -> float:
     return sum(map(bool, outcomes)) / len(outcomes)
 
 
-def _stderr(differences: Sequence[float], mean: float) -> float | None:
-    n = len(differences)
-    if n < 2:  # noqa: PLR2004 (one problem has no spread)
-        return None
-    squares = math.fsum((one - mean) ** 2 for one in differences)
-    return math.sqrt(squares / (n - 1) / n)
-
-
-def _detectable(differences: Sequence[float], stderr: float) -> float:
+def _detectable(problems: int, stderr: float) -> float:
     """Return (z_0.975 + z_0.8) SE, with the SE that one differing problem gives as its least.
 
     Miller, arXiv:2411.00640, section 5, solved for the difference. Checkpoints that agree on every
     problem seem to have no spread at all.
     """
-    n = len(differences)
-    least = _stderr([1.0] + [0.0] * (n - 1), 1 / n) or 0.0
-    return min(1.0, (Z_95 + _Z_POWER_80) * max(stderr, least))
+    one_differs = clustered_mean((at, float(at == 0)) for at in range(problems))
+    return min(1.0, (Z_95 + _Z_POWER_80) * max(stderr, one_differs.stderr or 0.0))
 
 
 def _student_95(freedom: int) -> float:

@@ -54,23 +54,8 @@ def clustered_proportion(outcomes: Iterable[tuple[Hashable, bool]]) -> Proportio
     Raises:
         ValueError: there are no outcomes.
     """
-    count: dict[Hashable, int] = defaultdict(int)
-    right: dict[Hashable, int] = defaultdict(int)
-    for cluster, outcome in outcomes:
-        count[cluster] += 1
-        right[cluster] += bool(outcome)
-    n, clusters = sum(count.values()), len(count)
-    if n == 0:
-        raise ValueError("there are no outcomes to take a mean of")
-    mean = sum(right.values()) / n
-    stderr = None
-    if clusters > 1:
-        squares = math.fsum((right[c] - count[c] * mean) ** 2 for c in count)
-        stderr = math.sqrt(clusters / (clusters - 1) * squares) / n
-    varies = stderr is not None and stderr > 0 and 0 < mean < 1
-    effective = mean * (1 - mean) / stderr**2 if varies and stderr is not None else clusters
-    low, high = wilson_interval(mean, min(effective, n))
-    return Proportion(mean, stderr, low, high, n, clusters)
+    mean = clustered_mean(outcomes)
+    return _proportion(mean, mean.n)
 
 
 def mean_over_problems(values: Sequence[float], n: int) -> Proportion:
@@ -86,18 +71,55 @@ def mean_over_problems(values: Sequence[float], n: int) -> Proportion:
     Raises:
         ValueError: there are no values.
     """
-    if not values:
-        raise ValueError("there are no problems to take a mean of")
-    problems = len(values)
-    mean = min(1.0, math.fsum(values) / problems)
-    stderr = None
-    if problems > 1:
-        squares = math.fsum((one - mean) ** 2 for one in values)
-        stderr = math.sqrt(squares / (problems - 1) / problems)
-    varies = stderr is not None and stderr > 0 and 0 < mean < 1
-    effective = mean * (1 - mean) / stderr**2 if varies and stderr is not None else problems
-    low, high = wilson_interval(mean, min(effective, n))
-    return Proportion(mean, stderr, low, high, n, problems)
+    return _proportion(clustered_mean(enumerate(values)), n)
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean of values that come in clusters.
+
+    Attributes:
+        value: mean of all values.
+        stderr: standard error, clustered; None where a single cluster gives no idea of it.
+        n: number of values.
+        clusters: number of clusters.
+    """
+
+    value: float
+    stderr: float | None
+    n: int
+    clusters: int
+
+
+def clustered_mean(values: Iterable[tuple[Hashable, float]]) -> Mean:
+    """Take the mean of values that come in clusters; see :func:`clustered_proportion`.
+
+    Args:
+        values: pairs of a cluster and a value.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    by_cluster: dict[Hashable, list[float]] = defaultdict(list)
+    for cluster, value in values:
+        by_cluster[cluster].append(value)
+    n, clusters = sum(map(len, by_cluster.values())), len(by_cluster)
+    if n == 0:
+        raise ValueError("there are no outcomes to take a mean of")
+    mean = math.fsum(value for each in by_cluster.values() for value in each) / n
+    if clusters == 1:
+        return Mean(mean, None, n, clusters)
+    squares = math.fsum((math.fsum(one) - len(one) * mean) ** 2 for one in by_cluster.values())
+    return Mean(mean, math.sqrt(clusters / (clusters - 1) * squares) / n, n, clusters)
+
+
+def _proportion(mean: Mean, n: int) -> Proportion:
+    share, stderr = min(1.0, mean.value), mean.stderr
+    effective: float = mean.clusters
+    if stderr and 0 < share < 1:
+        effective = share * (1 - share) / stderr**2
+    low, high = wilson_interval(share, min(effective, n))
+    return Proportion(share, stderr, low, high, n, mean.clusters)
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from upath import UPath
 
 from nightshard.core.errors import UserError
 from nightshard.results.arrow import MERGED_SCHEMA
-from nightshard.results.store import atomic_file, write_table
+from nightshard.results.store import atomic_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -32,14 +32,14 @@ def answers_path(root: UPath | str, fingerprint: str, run_key: str) -> UPath:
     return UPath(root) / "answers" / fingerprint / f"{run_key}.parquet"
 
 
-def save_answers(root: UPath | str, fingerprint: str, run_key: str, table: pa.Table) -> UPath:
+def save_answers(root: UPath | str, fingerprint: str, run_key: str, merged: UPath) -> UPath:
     """Store a run's merged answers, whole or not at all; a second time replaces the first.
 
     Args:
         root: the artefact store, a folder or an fsspec URL.
-        fingerprint: of every answer in the table.
+        fingerprint: of every answer in the file.
         run_key: the run.
-        table: as :func:`nightshard.results.merge.merge_shards` gives it.
+        merged: what :func:`nightshard.results.merge.write_merged` wrote.
 
     Returns:
         The file.
@@ -48,28 +48,16 @@ def save_answers(root: UPath | str, fingerprint: str, run_key: str, table: pa.Ta
         ValueError: an answer has another fingerprint.
     """
     path = answers_path(root, fingerprint, run_key)
-    others = set(table.column("fingerprint").unique().to_pylist()) - {fingerprint}
-    if others:
-        raise ValueError(f"answers of fingerprint {others.pop()} among those of {fingerprint}")
-    write_table(path, table.cast(MERGED_SCHEMA))
-    return path
-
-
-def copy_answers(merged: UPath, root: UPath | str, fingerprint: str, run_key: str) -> UPath:
-    """Store a run's merged answers from the file that holds them; see :func:`save_answers`.
-
-    Args:
-        merged: what :func:`nightshard.results.merge.write_merged` wrote, all of one fingerprint.
-        root: the artefact store.
-        fingerprint: of every answer.
-        run_key: the run.
-
-    Returns:
-        The file.
-    """
-    path = answers_path(root, fingerprint, run_key)
-    with merged.open("rb") as source, atomic_file(path) as file:
-        shutil.copyfileobj(source, file)
+    with merged.open("rb") as source:
+        for batch in pq.ParquetFile(source).iter_batches(columns=["fingerprint"]):
+            others = set(batch.column(0).unique().to_pylist()) - {fingerprint}
+            if others:
+                raise ValueError(
+                    f"answers of fingerprint {others.pop()} among those of {fingerprint}"
+                )
+        source.seek(0)
+        with atomic_file(path) as file:
+            shutil.copyfileobj(source, file)
     return path
 
 

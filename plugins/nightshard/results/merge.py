@@ -35,45 +35,6 @@ class ShardOutput:
     manifest: Mapping[str, Any]
 
 
-def merge_shards(
-    expected: pa.Table,
-    shards: Sequence[ShardOutput],
-    *,
-    run_key: str,
-    fingerprint: str,
-    manifest_schema: Mapping[str, Any],
-    reused: pa.Table | None = None,
-) -> pa.Table:
-    """Merge the answers of a run.
-
-    Args:
-        expected: every request of the run in the wanted order; column ``request_id`` and, to say
-            which shard owes an answer, ``rank`` (:func:`nightshard.results.arrow.planned_table`).
-        shards: the outputs, in any order.
-        run_key: the run that the manifests must name.
-        fingerprint: the fingerprint that every answer must have.
-        manifest_schema: the worker's ``manifest.schema.json``.
-        reused: answers of earlier runs (:data:`~nightshard.results.arrow.MERGED_SCHEMA`).
-
-    Returns:
-        Exactly one answer for every request, in the order of ``expected``
-        (:data:`~nightshard.results.arrow.MERGED_SCHEMA`). An answer may be an error row.
-
-    Raises:
-        IncompleteRunError: a manifest or file does not hold what it must, or answers are missing,
-            foreign or doubled; one sentence with counts, first ids and shards.
-    """
-    chunks = merged_chunks(
-        expected,
-        shards,
-        run_key=run_key,
-        fingerprint=fingerprint,
-        manifest_schema=manifest_schema,
-        reused=reused,
-    )
-    return pa.concat_tables([MERGED_SCHEMA.empty_table(), *chunks])
-
-
 def write_merged(path: UPath, chunks: Iterable[pa.Table]) -> int:
     """Write what :func:`merged_chunks` gives as one parquet file, atomically.
 
@@ -102,8 +63,24 @@ def merged_chunks(
 ) -> Iterator[pa.Table]:
     """Merge the answers of a run, some thousand at a time, so that any number fits into memory.
 
-    Everything is checked before the first answers come. Arguments, order and errors are those of
-    :func:`merge_shards`.
+    Everything is checked before the first answers come.
+
+    Args:
+        expected: every request of the run in the wanted order; column ``request_id`` and, to say
+            which shard owes an answer, ``rank`` (:func:`nightshard.results.arrow.planned_table`).
+        shards: the outputs, in any order.
+        run_key: the run that the manifests must name.
+        fingerprint: the fingerprint that every answer must have.
+        manifest_schema: the worker's ``manifest.schema.json``.
+        reused: answers of earlier runs (:data:`~nightshard.results.arrow.MERGED_SCHEMA`).
+
+    Yields:
+        Exactly one answer for every request, in the order of ``expected``
+        (:data:`~nightshard.results.arrow.MERGED_SCHEMA`). An answer may be an error row.
+
+    Raises:
+        IncompleteRunError: a manifest or file does not hold what it must, or answers are missing,
+            foreign or doubled; one sentence with counts, first ids and shards.
     """
     check_manifests(
         [shard.manifest for shard in shards],

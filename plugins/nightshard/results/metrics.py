@@ -1,6 +1,5 @@
 """A benchmark's metrics from its judged answers. Pure."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from nightshard.core.repeats import g_pass_at_k, ks_for, majority, pass_at_k
 from nightshard.core.statistics import (
     Z_95,
     Proportion,
+    clustered_mean,
     clustered_proportion,
     mean_over_problems,
 )
@@ -120,23 +120,14 @@ def _right(votes: Sequence[tuple[str | None, bool]]) -> int:
 
 def _lengths(info: BenchmarkInfo, judged: Sequence[Judged], coverage: float) -> list[MetricRecord]:
     """Make the mean length of an answer in tokens, with an error clustered by problem."""
-    by_problem: dict[str, list[int]] = {}
-    for row, problem, _ in judged:
-        if (tokens := row["answer"]["output_tokens"]) is not None:
-            by_problem.setdefault(problem.problem_id, []).append(tokens)
-    n = sum(map(len, by_problem.values()))
-    if n == 0:
+    lengths = [(p.problem_id, row["answer"]["output_tokens"]) for row, p, _ in judged]
+    known = [(problem, tokens) for problem, tokens in lengths if tokens is not None]
+    if not known:
         return []
-    mean = sum(map(sum, by_problem.values())) / n
-    problems = len(by_problem)
-    stderr = half = None
-    if problems > 1:
-        squares = math.fsum((sum(one) - len(one) * mean) ** 2 for one in by_problem.values())
-        stderr = math.sqrt(problems / (problems - 1) * squares) / n
-        half = Z_95 * stderr
-    low = mean if half is None else max(0.0, mean - half)
-    high = mean if half is None else mean + half
-    estimate = Proportion(mean, stderr, low, high, n, problems)
+    mean = clustered_mean(known)
+    half = Z_95 * (mean.stderr or 0.0)
+    low, high = max(0.0, mean.value - half), mean.value + half
+    estimate = Proportion(mean.value, mean.stderr, low, high, mean.n, mean.clusters)
     return [_record(info, "output_tokens", estimate, coverage)]
 
 

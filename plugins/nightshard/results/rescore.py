@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
+from upath import UPath
 
 from nightshard.core.errors import UserError
 from nightshard.results.arrow import table_to_problems
@@ -86,15 +87,22 @@ def rescore(store: RunStore, *, judge: Judge | None = None) -> Rescored:
     return Rescored(card, changed, new)
 
 
-def record_again(engine: sa.Engine, run_key: str, card: ScoreCard) -> None:
-    """Write new scores beside those of other judge versions.
+def rescore_run(engine: sa.Engine, root: UPath | str, run_key: str) -> Rescored:
+    """Judge a run again, and write the scores beside those of other judge versions.
+
+    Args:
+        engine: the results database.
+        root: the artefact store.
+        run_key: the run.
 
     Raises:
-        UserError: the database does not know the run.
+        UserError: the database does not know the run, or see :func:`rescore`.
     """
     run = get_run(engine, run_key)
-    status = "partially scored" if card.partial else "scored"
-    record_run(engine, replace(run, metrics=tuple(card.metrics), status=status))
+    done = rescore(RunStore(root, run_key))
+    status = "partially scored" if done.card.partial else "scored"
+    record_run(engine, replace(run, metrics=tuple(done.card.metrics), status=status))
+    return done
 
 
 def changed_sides(before: pa.Table, after: pa.Table) -> tuple[ChangedSide, ...]:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from support.merging import save_answers
 from upath import UPath
 
 from nightshard.core.errors import UserError
-from nightshard.results.answers import answers_path, known_answers, save_answers
+from nightshard.results.answers import answers_path, known_answers
 from nightshard.results.arrow import MERGED_SCHEMA
 
 pytestmark = pytest.mark.unit

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from support.merging import save_answers
 
 from nightshard.core.plan import PastLengths, with_past_lengths
 from nightshard.core.requests import Request, Sampling, make_request
-from nightshard.results.answers import answers_path, save_answers
+from nightshard.results.answers import answers_path
 from nightshard.results.arrow import MERGED_SCHEMA
 from nightshard.results.lengths import past_lengths
 

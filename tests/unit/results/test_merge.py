@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.merging import merge_shards
 from upath import UPath
 
 from nightshard.core.errors import IncompleteRunError
 from nightshard.core.settings import Settings
 from nightshard.results.arrow import ANSWER_SCHEMA, MERGED_SCHEMA
-from nightshard.results.merge import ShardOutput, merge_shards, merged_chunks, write_merged
+from nightshard.results.merge import ShardOutput, merged_chunks, write_merged
 from nightshard.results.spill import Spill
 
 pytestmark = pytest.mark.unit

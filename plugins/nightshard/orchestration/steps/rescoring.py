@@ -6,10 +6,9 @@ from dataclasses import asdict
 
 from nightshard.core.errors import UserError
 from nightshard.orchestration.steps import Json, current_settings
+from nightshard.results import rescore
 from nightshard.results.database import open_database
 from nightshard.results.read import get_run, runs_with
-from nightshard.results.rescore import record_again, rescore
-from nightshard.results.store import RunStore
 
 SHOWN = 50
 
@@ -46,10 +45,7 @@ def rescore_run(run_key: str) -> Json:
         UserError: the run is not known, or its answers are not in the store.
     """
     settings = current_settings()
-    engine = open_database(settings.database_url)
-    get_run(engine, run_key)
-    done = rescore(RunStore(settings.store, run_key))
-    record_again(engine, run_key, done.card)
+    done = rescore.rescore_run(open_database(settings.database_url), settings.store, run_key)
     judged = done.card.verdicts.num_rows
     log.info("%s: %d answers judged, %d changed sides", run_key, judged, len(done.changed))
     for one in done.changed[:SHOWN]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nightshard.core.errors import UserError
 from nightshard.core.run_plan import RunPlan
 from nightshard.orchestration.steps import Json, current_settings, store_of
-from nightshard.results.answers import copy_answers
+from nightshard.results.answers import save_answers
 from nightshard.results.arrow import table_to_problems
 from nightshard.results.merge import ShardOutput, merged_chunks, write_merged
 from nightshard.results.records import MetricRecord
@@ -39,7 +39,7 @@ def merge(prepared: Json) -> None:
         reused=read_table(store.folder / "reused.parquet"),
     )
     answers = write_merged(store.answers, chunks)
-    copy_answers(store.answers, store.root, run.fingerprint, run.run_key)
+    save_answers(store.root, run.fingerprint, run.run_key, store.answers)
     log.info("Merged %d answers, %d of them from earlier runs", answers, prepared["reused"])
 
 
