@@ -2,13 +2,11 @@
 
 import json
 import os
-from typing import Any
+from collections.abc import Callable
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from nightshard.cli.tables import Column, Row, one_line, standard_output, table
 from nightshard.core.settings import Settings
 
 
@@ -28,43 +26,34 @@ def compare(*, first: str, second: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold cyan")
-    table.add_column("Benchmark")
-    titles = (
-        "First",
-        "Second",
-        "Difference",
-        "95 % interval",
-        "p",
-        "Better",
-        "Worse",
-        "Detectable",
-    )
-    for title in titles:
-        table.add_column(title, justify="right")
-    table.add_column("Verdict")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in _cells(row)))
-    console = Console()
-    console.print(table)
+    shown = standard_output()
+    shown.print(table(_COLUMNS, rows))
     for row in rows:
         if row["note"]:
-            console.print(f"{row['benchmark']}: {row['note']}.", markup=False, highlight=False)
+            shown.print(f"{row['benchmark']}: {row['note']}.", markup=False, highlight=False)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    if "value" not in row:
-        return [row["benchmark"], *["-"] * 8, "-"]
-    detectable = row["detectable"]
-    return [
-        row["benchmark"],
-        f"{row['first']:.3f}",
-        f"{row['second']:.3f}",
-        f"{row['value']:+.3f}",
-        f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}",
-        f"{row['p_adjusted']:.4f}",
-        str(row["better"]),
-        str(row["worse"]),
-        "-" if detectable is None else f"{detectable:.3f}",
-        row["verdict"],
-    ]
+def _number(name: str, form: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        value = row.get(name)
+        return "" if value is None else format(value, form)
+
+    return cell
+
+
+def _interval(row: Row) -> str:
+    return f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}" if "value" in row else ""
+
+
+_COLUMNS = (
+    Column("Benchmark", lambda row: one_line(row["benchmark"])),
+    Column("First", _number("first", ".3f"), "right"),
+    Column("Second", _number("second", ".3f"), "right"),
+    Column("Difference", _number("value", "+.3f"), "right"),
+    Column("95 % interval", _interval, "right"),
+    Column("p", _number("p_adjusted", ".4f"), "right"),
+    Column("Better", _number("better", "d"), "right"),
+    Column("Worse", _number("worse", "d"), "right"),
+    Column("Detectable", _number("detectable", ".3f"), "right"),
+    Column("Verdict", lambda row: row["verdict"] if "value" in row else ""),
+)

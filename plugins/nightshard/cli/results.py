@@ -3,10 +3,9 @@
 import datetime
 import json
 import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from nightshard.cli.tables import Column, Row, one_line, standard_output, table
 from nightshard.core.errors import UserError
 from nightshard.core.settings import Settings
 
@@ -22,24 +22,8 @@ if TYPE_CHECKING:
 
     from nightshard.results.records import AttemptRecord, ScoreRow, Trace, TracedShard
 
-Row = Mapping[str, Any]
-
 REVISION_SHOWN = 12
-WIDTH_OF_A_FILE = 200
 UNBOUNDED = 10_000
-UNKNOWN = "-"
-
-
-class Column(NamedTuple):
-    """A column of a table: its title, how a row's cell reads, its side.
-
-    ``of_run`` marks what is the same for all scores of a run.
-    """
-
-    title: str
-    cell: Callable[[Row], str]
-    justify: Literal["left", "right"] = "left"
-    of_run: bool = False
 
 
 @click.command()
@@ -75,7 +59,7 @@ def results(
     if as_json:
         click.echo(json.dumps([row.to_dict() for row in rows], indent=2))
         return
-    console = _console()
+    console = standard_output()
     if rows:
         console.print(score_table(rows))
     else:
@@ -121,7 +105,7 @@ class ScoreTable:
         self.rows = rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        whole = _table(_score_columns(self.rows), self.rows)
+        whole = table(_score_columns(self.rows), self.rows)
         if console.measure(whole, options=options.update(width=UNBOUNDED)).maximum <= (
             options.max_width
         ):
@@ -134,7 +118,7 @@ class ScoreTable:
                 yield Text()
             if heading:
                 yield Text(heading, style="bold")
-            yield _table([one for one in _score_columns(rows) if not one.of_run], rows)
+            yield table([one for one in _score_columns(rows) if not one.of_run], rows)
 
 
 def score_table(rows: "Iterable[ScoreRow | Row]") -> ScoreTable:
@@ -151,26 +135,26 @@ def score_table(rows: "Iterable[ScoreRow | Row]") -> ScoreTable:
 def _score_columns(rows: Sequence[Row]) -> list[Column]:
     only_accuracy = all(row.get("metric", "accuracy") == "accuracy" for row in rows)
     return [
-        Column("Model", lambda row: _text(row.get("model")), of_run=True),
+        Column("Model", lambda row: one_line(row.get("model")), of_run=True),
         Column("Revision", _revision, of_run=True),
         Column("Benchmark", _benchmark),
-        *([] if only_accuracy else [Column("Metric", lambda row: _text(row.get("metric")))]),
+        *([] if only_accuracy else [Column("Metric", lambda row: one_line(row.get("metric")))]),
         Column("Accuracy" if only_accuracy else "Score", _value, "right"),
         Column("95 % interval", _interval),
-        Column("n", lambda row: _text(row.get("n")), "right"),
+        Column("n", lambda row: one_line(row.get("n")), "right"),
         Column("Coverage", _coverage, "right"),
-        Column("Shards", lambda row: _text(row.get("num_shards", row.get("shards"))), "right"),
+        Column("Shards", lambda row: one_line(row.get("num_shards", row.get("shards"))), "right"),
         Column("When (UTC)", lambda row: _when(row.get("when")), of_run=True),
-        Column("Run", lambda row: _text(row.get("run_key")), of_run=True),
+        Column("Run", lambda row: one_line(row.get("run_key")), of_run=True),
     ]
 
 
 def _heading(row: Row) -> str:
     when = _when(row.get("when"))
     parts = (
-        _text(row.get("model")),
+        one_line(row.get("model")),
         _revision(row),
-        _text(row.get("run_key")),
+        one_line(row.get("run_key")),
         f"{when} UTC" if when else "",
     )
     return "  ".join(part for part in parts if part)
@@ -190,25 +174,29 @@ def trace_view(found: "Trace", notes: Sequence[str] = ()) -> Group:
     ]
     tree = Tree(score_table(scores) if scores else Text("No scores yet"))
     model = run.model
-    level = tree.add(Text(f"run {_text(run.run_key)}: {_text(run.status)} on {_text(run.cluster)}"))
-    level.add(Text(f"model {_text(model.name)} at {_text(model.revision)}: {_text(model.path)}"))
+    level = tree.add(
+        Text(f"run {one_line(run.run_key)}: {one_line(run.status)} on {one_line(run.cluster)}")
+    )
+    level.add(
+        Text(f"model {one_line(model.name)} at {one_line(model.revision)}: {one_line(model.path)}")
+    )
     if run.dag_run_id is not None:
-        level.add(Text(f"Airflow: {_text(run.dag_id)}, {_text(run.dag_run_id)}"))
-    level = level.add(Text(f"fingerprint {_text(run.fingerprint)}"))
+        level.add(Text(f"Airflow: {one_line(run.dag_id)}, {one_line(run.dag_run_id)}"))
+    level = level.add(Text(f"fingerprint {one_line(run.fingerprint)}"))
     level = level.add(
         Text(
-            f"answers {_text(run.answers_url)}: {run.requests} needed, {run.reused} of them "
+            f"answers {one_line(run.answers_url)}: {run.requests} needed, {run.reused} of them "
             "from earlier runs"
         )
     )
     for note in notes:
-        level.add(Text(_text(note)))
+        level.add(Text(one_line(note)))
     level = level.add(Text(f"{len(found.shards)} finished shards"))
     for key in found.unknown:
         level.add(
             Text(
                 f"The database does not know attempt {key.attempt} of shard {key.rank} of run "
-                f"{_text(key.run_key)}, which gave some of the answers."
+                f"{one_line(key.run_key)}, which gave some of the answers."
             )
         )
     below: list[RenderableType] = []
@@ -236,7 +224,7 @@ def _show_trace(engine: "Engine", run_key: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**found.to_dict(), "notes": notes}, indent=2))
     else:
-        _console().print(trace_view(found, notes))
+        standard_output().print(trace_view(found, notes))
 
 
 def _no_scores(engine: "Engine", model: str | None, run_key: str | None) -> str:
@@ -266,22 +254,22 @@ def _shard_table(shards: "Sequence[TracedShard]", run_key: str) -> Table:
         for one in shards
     ]
     columns = [
-        Column("Earlier run", lambda row: _text(row["run_key"])),
+        Column("Earlier run", lambda row: one_line(row["run_key"])),
         Column("Shard", lambda row: str(row["rank"]), "right"),
         Column("Attempt", lambda row: str(row["attempt"]), "right"),
-        Column("State", lambda row: _text(row["state"])),
-        Column("Cause", lambda row: _text(row["cause"])),
+        Column("State", lambda row: one_line(row["state"])),
+        Column("Cause", lambda row: one_line(row["cause"])),
         Column("Slurm job", _slurm_job),
-        Column("Node", lambda row: _text(row["node"])),
-        Column("GPU", lambda row: _text(row["gpu"])),
-        Column("Answers", lambda row: _text(row["answers"]), "right"),
-        Column("Rows", lambda row: _text(row["rows"]), "right"),
-        Column("Errors", lambda row: _text(row["errors"] or None), "right"),
-        Column("Tokens", lambda row: _text(row["output_tokens"]), "right"),
+        Column("Node", lambda row: one_line(row["node"])),
+        Column("GPU", lambda row: one_line(row["gpu"])),
+        Column("Answers", lambda row: one_line(row["answers"]), "right"),
+        Column("Rows", lambda row: one_line(row["rows"]), "right"),
+        Column("Errors", lambda row: one_line(row["errors"] or None), "right"),
+        Column("Tokens", lambda row: one_line(row["output_tokens"]), "right"),
         Column("Load s", lambda row: _seconds(row["load_s"]), "right"),
         Column("Generate s", lambda row: _seconds(row["generate_s"]), "right"),
     ]
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _attempt_table(attempts: "Sequence[AttemptRecord]") -> Table:
@@ -291,16 +279,16 @@ def _attempt_table(attempts: "Sequence[AttemptRecord]") -> Table:
     columns = [
         Column("Shard", lambda row: str(row["rank"]), "right"),
         Column("Attempt", lambda row: str(row["attempt"]), "right"),
-        Column("Ended", lambda row: _text(row["state"]).replace("_", " ")),
-        Column("Exit code", lambda row: _text(row["exit_code"]), "right"),
-        Column("Slurm job", lambda row: _text(row["job_id"])),
-        Column("Node", lambda row: _text(row["node"])),
+        Column("Ended", lambda row: one_line(row["state"]).replace("_", " ")),
+        Column("Exit code", lambda row: one_line(row["exit_code"]), "right"),
+        Column("Slurm job", lambda row: one_line(row["job_id"])),
+        Column("Node", lambda row: one_line(row["node"])),
         Column("Answers by then", lambda row: str(row["done"]), "right"),
-        Column("GPU s", lambda row: _text(row["gpu_seconds"]), "right"),
-        Column("Then", lambda row: _text(row["decision"])),
+        Column("GPU s", lambda row: one_line(row["gpu_seconds"]), "right"),
+        Column("Then", lambda row: one_line(row["decision"])),
         Column("Ended at (UTC)", lambda row: _when(row["ended_at"])),
     ]
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _gpu_hours(attempts: "Sequence[AttemptRecord]") -> str:
@@ -315,36 +303,13 @@ def _gpu_hours(attempts: "Sequence[AttemptRecord]") -> str:
     return f"{known}."
 
 
-def _table(columns: Iterable[Column], rows: Sequence[Row]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold cyan")
-    shown = []
-    for column in columns:
-        cells = [column.cell(row) for row in rows]
-        if any(cells):
-            # A key that is cut short cannot be pasted, so cells fold and are never cropped.
-            table.add_column(column.title, justify=column.justify, overflow="fold")
-            shown.append(cells)
-    for line in zip(*shown, strict=True):
-        table.add_row(*(Text(cell or UNKNOWN) for cell in line))
-    return table
-
-
-def _text(value: Any) -> str:
-    """Render a value as one line; what could steer a terminal shows as U+FFFD."""
-    if value is None:
-        return ""
-    return "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value)
-    )
-
-
 def _revision(row: Row) -> str:
-    return _text(row.get("revision"))[:REVISION_SHOWN]
+    return one_line(row.get("revision"))[:REVISION_SHOWN]
 
 
 def _benchmark(row: Row) -> str:
-    subset = _text(row.get("subset"))
-    return _text(row.get("benchmark")) + (f", {subset}" if subset else "")
+    subset = one_line(row.get("subset"))
+    return one_line(row.get("benchmark")) + (f", {subset}" if subset else "")
 
 
 def _value(row: Row) -> str:
@@ -377,7 +342,7 @@ def _when(value: Any) -> str:
 
 
 def _slurm_job(row: Row) -> str:
-    job, array = _text(row["job_id"]), _text(row["array_job_id"])
+    job, array = one_line(row["job_id"]), one_line(row["array_job_id"])
     return f"{job} ({array}_{row['rank']})" if job and array else job or array
 
 
@@ -387,9 +352,3 @@ def _seconds(value: float | None) -> str:
 
 def _settings() -> Settings:
     return Settings.from_env(os.environ)
-
-
-def _console() -> Console:
-    # Without a terminal rich would assume 80 columns and break every line of a table in a file.
-    to_file = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(file=sys.stdout, width=WIDTH_OF_A_FILE if to_file else None)
