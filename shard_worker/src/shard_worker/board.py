@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from shard_worker.errors import ClaimHeldError, ConfigError
-from shard_worker.fsio import create_exclusive, fsync_folder
+from shard_worker.fsio import fsync_folder, write_atomic
 from shard_worker.layout import ShardLayout
 
 _BLOCK = re.compile(r"\d{5}-\d{4}")
@@ -46,14 +46,13 @@ class Board:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         earlier = list(self._folder.glob(f"lease-{self._rank:05d}-*"))
+        content = json.dumps({"rank": self._rank, "attempt": self._attempt}).encode()
+        # Before the old leases go: a kill in between must not leave claims without any lease, by
+        # which the next attempt knows that there are claims. Whole, since its links are read.
+        write_atomic(self._lease, content)
         for lease in earlier:
             if lease != self._lease:
                 lease.unlink(missing_ok=True)
-        content = json.dumps({"rank": self._rank, "attempt": self._attempt}).encode()
-        try:
-            create_exclusive(self._lease, content)
-        except FileExistsError:  # a process of this attempt that was killed right after its claim
-            earlier.append(self._lease)
         self._probe()
         return held_by(self._folder, self._rank) if earlier else set()
 

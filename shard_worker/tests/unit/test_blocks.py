@@ -1,6 +1,8 @@
 """Blocks, claims and the search for a request that crashes the engine."""
 
+import contextlib
 import multiprocessing
+import os
 from math import ceil, log2
 from pathlib import Path
 
@@ -114,6 +116,42 @@ def test_the_next_attempt_takes_over_the_claims_and_shuts_the_old_one_out(tmp_pa
     assert Board(layout(tmp_path, 1), 2, restarts=1).open() == {
         *("00001-0000", "00000-0003", "00001-0001")
     }
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours runs after it."""
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+@pytest.mark.parametrize("step", range(12))
+def test_an_attempt_that_is_killed_while_it_opens_loses_no_claim(
+    step: int, restarts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Board(layout(tmp_path, 1), 1)
+    first.open()
+    assert first.claim("00001-0000")
+    left = iter(range(step))
+
+    def until_killed(place: object, name: str) -> None:
+        real = getattr(place, name)
+
+        def step_or_die(*args: object, **kwargs: object) -> object:
+            if next(left, None) is None:
+                raise Killed
+            return real(*args, **kwargs)
+
+        patch.setattr(place, name, step_or_die)
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        for name in ("mkdir", "glob", "unlink", "replace", "hardlink_to"):
+            until_killed(Path, name)
+        for name in ("open", "fsync"):
+            until_killed(os, name)
+        Board(layout(tmp_path, 1), 2).open()
+    third = Board(layout(tmp_path, 1), 3 - restarts, restarts)
+    assert third.open() == {"00001-0000"}
+    with pytest.raises(ClaimHeldError):
+        first.claim("00001-0001")
 
 
 def test_a_claim_whose_reply_was_lost_is_ours(tmp_path: Path) -> None:
