@@ -52,6 +52,7 @@ class Timings(Document):
 
     import_s: float
     load_s: float
+    compile_s: float = 0.0
     generate_s: float
     total_s: float
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 MOST_RESTARTS = 24
 """Of the engine in one attempt: enough to find two guilty requests among a thousand."""
 
+BROKEN_AFTER = 3
+"""Requests that each crash the engine alone before it has answered any: it is the engine."""
 
 CHECK_S = 15.0
 """At least so often a look is taken whether the attempt still counts: a shard that shares its job
@@ -73,6 +75,8 @@ class Generation:
     _suspects: Suspects[Request] = field(default_factory=Suspects)
     _group: deque[Request] = field(default_factory=deque)
     _restarts: int = 0
+    _proven: bool = False
+    _accused: list[tuple[Request, Completion]] = field(default_factory=list)
     _checked_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -98,6 +102,7 @@ class Generation:
             self._guard(self._load)
             while not self._guard(self._work):
                 self._guard(self._load)
+            self._condemn()
         finally:
             self._parts.flush()
 
@@ -130,6 +135,7 @@ class Generation:
         known = self.feed.known()
         engine.load([one for one in known if one.request_id not in self.answers])
         self.timings.load_s += time.monotonic() - imported
+        self.timings.compile_s += engine.compile_s
         self.stop.urgent = False
         self.stop.install()  # again: engines take signals too
         log.info("engine ready after %.1f s", time.monotonic() - began)
@@ -171,7 +177,10 @@ class Generation:
             raise _EngineDiedError from error
         for completion in completions:
             request, added = self._running.pop(completion.request_id)
+            self._proven = self._proven or completion.error is None
             self._keep(request, completion, time.monotonic() - added)
+        if self._proven:
+            self._condemn()
         self.telemetry.step(held, engine.capacity)
         now = time.monotonic()
         if self._parts.flush_if_due() or now >= self._checked_at + CHECK_S:
@@ -239,10 +248,12 @@ class Generation:
             self._restarts,
             MOST_RESTARTS,
         )
-        for request in self._suspects.crashed(unfinished):
+        for request in self._suspects.crashed(unfinished, proven=self._proven):
             sentence = f"the engine crashes on this request: {' '.join(str(cause).split())}"
             guilty = Completion(request.request_id, None, 0, 0, "error", sentence)
-            self._keep(request, guilty, 0.0)
+            self._accused.append((request, guilty))
+        if not self._proven and len(self._accused) >= BROKEN_AFTER:
+            raise cause
         self._next_group()
         self._running.clear()
         self._parts.flush()
@@ -251,6 +262,12 @@ class Generation:
             self._engine().close()
         except Exception:
             log.warning("the dead engine could not be closed", exc_info=True)
+
+    def _condemn(self) -> None:
+        """Keep the errors of the requests that crash an engine which answers others."""
+        for request, completion in self._accused:
+            self._keep(request, completion, 0.0)
+        self._accused.clear()
 
     def _keep(self, request: Request, completion: Completion, seconds: float) -> None:
         answer = Answer(

@@ -14,7 +14,8 @@ class Suspects(Generic[Item]):
     After a crash those that ran are tried once more together, since a crash may have had nothing to
     do with them. If it comes again they are halved, and each half is tried alone, until one request
     that runs alone crashes the engine: that one is guilty. One guilty request among *n* is found in
-    about log2(n) + 2 crashes.
+    about log2(n) + 2 crashes. While the engine has answered nothing at all, one request is tried
+    alone in place of a half, which tells a broken engine from a bad request in a few crashes.
     """
 
     _groups: list[list[Item]] = field(default_factory=list)
@@ -30,11 +31,12 @@ class Suspects(Generic[Item]):
         """Note that the group ran to its end."""
         self._groups.pop()
 
-    def crashed(self, running: Sequence[Item]) -> list[Item]:
+    def crashed(self, running: Sequence[Item], *, proven: bool = True) -> list[Item]:
         """Note a crash.
 
         Args:
             running: the requests that had been given to the engine and had not finished.
+            proven: the engine has answered something.
 
         Returns:
             Those that are guilty for sure; the others are tried again.
@@ -44,7 +46,16 @@ class Suspects(Generic[Item]):
             return []
         self._groups.pop()
         if len(running) == 1:
+            if self._groups and not proven:
+                self._set_one_apart(self._groups.pop())
             return list(running)
-        middle = len(running) // 2
-        self._groups += [list(half) for half in (running[middle:], running[:middle]) if half]
+        if proven:
+            middle = len(running) // 2
+            self._groups += [list(running[middle:]), list(running[:middle])]
+        else:
+            self._set_one_apart(running)
         return []
+
+    def _set_one_apart(self, group: Sequence[Item]) -> None:
+        # The last: work is begun longest first, and what is short is least likely to be guilty.
+        self._groups += [list(part) for part in (group[:-1], group[-1:]) if part]

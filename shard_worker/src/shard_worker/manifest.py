@@ -20,10 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds of this attempt."""
+    """Seconds of this attempt; ``compile_s`` is a part of ``load_s``."""
 
     import_s: float = 0.0
     load_s: float = 0.0
+    compile_s: float = 0.0
     generate_s: float = 0.0
     total_s: float = 0.0
 

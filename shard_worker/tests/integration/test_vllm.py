@@ -97,7 +97,7 @@ def test_every_request_is_answered_and_the_manifest_names_versions(
     assert violations("manifest", manifest) == []
     assert {"vllm", "torch", "transformers", "python", "shard_worker"} <= set(manifest["versions"])
     assert manifest["timings"]["import_s"] > 0
-    assert manifest["timings"]["load_s"] > 0
+    assert 0 <= manifest["timings"]["compile_s"] < manifest["timings"]["load_s"]
     assert manifest["errors"] == 2
 
 

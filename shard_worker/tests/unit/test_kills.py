@@ -177,6 +177,19 @@ def test_a_request_that_crashes_the_engine_gets_an_error_and_the_others_their_an
             assert answer.text == request.messages[-1]["content"]
 
 
+def test_an_engine_that_never_answers_is_given_up_and_no_request_is_blamed(
+    tmp_path: Path, model: Path, no_process_left: None
+) -> None:
+    run = SharedRun(tmp_path, 1)
+    run.write(make_requests(40), model, "steal", concurrency=16, crash_on=" ")
+    process = run.start(0)
+    process.join(60)
+    assert process.exitcode == 1  # the exception; the command line gives it a code
+    assert read_parts(run.layout(0).parts, FINGERPRINT) == {}
+    assert set(run.begun().values()) <= {1, 2, 3}
+    assert max(run.begun().values()) == 3  # twice together and then alone
+
+
 def texts(run: SharedRun) -> dict[str, str | None]:
     return {answer.request_id: answer.text for answer in run.answers()}
 

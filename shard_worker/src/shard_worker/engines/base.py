@@ -51,10 +51,12 @@ class Engine(Protocol):
         gpu: name of the GPU once loaded, None without one.
         token_room: tokens, prompts and answers together, that it can hold at once; None where that
             is not known.
+        compile_s: seconds of loading that went into compilation.
     """
 
     capacity: int
     gpu: str | None
+    compile_s: float
     token_room: int | None
 
     def load(self, requests: Sequence[Request]) -> None:

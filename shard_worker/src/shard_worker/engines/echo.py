@@ -29,6 +29,7 @@ class EchoEngine:
     ) -> None:
         self.capacity = concurrency
         self.gpu: str | None = None
+        self.compile_s = 0.0
         self.token_room: int | None = None
         self._answer = answer
         self._seconds = seconds_per_request

@@ -43,6 +43,7 @@ class OpenAIEngine:
     ) -> None:
         self.capacity = concurrency
         self.gpu: str | None = None
+        self.compile_s = 0.0
         self.token_room: int | None = None
         self._spec = spec
         self._url = base_url.rstrip("/")

@@ -36,6 +36,7 @@ class TransformersEngine:
     def __init__(self, spec: Spec, *, batch_size: int = 1, device: str | None = None) -> None:
         self.capacity = batch_size
         self.gpu: str | None = None
+        self.compile_s = 0.0
         self.token_room: int | None = None
         self._spec = spec
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")

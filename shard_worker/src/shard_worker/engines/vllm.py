@@ -46,6 +46,7 @@ class VllmEngine:
     def __init__(self, spec: Spec) -> None:
         self.capacity = 1
         self.gpu: str | None = None
+        self.compile_s = 0.0
         self.token_room: int | None = None
         self._spec = spec
         self._engine: LLMEngine | None = None
@@ -86,6 +87,7 @@ class VllmEngine:
             raise _refused(self._spec, error) from error
         self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
         self._watch = CoreWatch(self._engine.engine_core)
+        self.compile_s = max(self._engine.collective_rpc("compile_seconds"))
         running = config.scheduler_config.max_num_seqs
         self.capacity = running + max(RESERVE_LEAST, running // RESERVE_SHARE)
         if blocks := config.cache_config.num_gpu_blocks:
@@ -174,6 +176,7 @@ class VllmEngine:
             "trust_remote_code": engine.trust_remote_code,
             "disable_log_stats": True,
             "seed": 0,
+            "worker_extension_cls": "shard_worker.engines.vllm_timing.CompileTime",
             **engine.options,
             **more,
         }
