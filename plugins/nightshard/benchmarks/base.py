@@ -31,11 +31,14 @@ class Verdict:
         correct: whether the answer is right.
         extracted: the part of the text that was taken for the final answer, None if none was.
         reason: a few words on how that was decided.
+        credit: from 0 to 1, where the benchmark's own rules or metric know more than right and
+            wrong; None stands for 1 where the answer is right and 0 where it is not.
     """
 
     correct: bool
     extracted: str | None
     reason: str
+    credit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

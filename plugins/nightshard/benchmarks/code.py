@@ -6,12 +6,13 @@ import json
 import pickle
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nightshard.benchmarks import sources
 from nightshard.benchmarks.base import METRICS, REASONING, BenchmarkInfo, Problem, Verdict, chat
-from nightshard.benchmarks.sources import HubSource, Row
+from nightshard.benchmarks.part import WHOLE, Part
+from nightshard.benchmarks.sources import Row
 from nightshard.core.errors import UserError
 from nightshard.core.requests import Message
 
@@ -34,7 +35,21 @@ _FUNCTION = (
     "Think it through first, then give the whole solution, with the class and method named as "
     "above, in one block that begins with ```python and ends with ```."
 )
-_JUDGE = "code-1"
+_JUDGE = "code-2"
+
+_GIVEN = (
+    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random"),
+    *("statistics", "itertools", "functools", "operator", "io", "sys", "json", "builtins"),
+)
+PRELUDE = "\n".join(
+    [f"from {name} import *" for name in (*_GIVEN, "typing")]
+    + [f"import {name}" for name in _GIVEN]
+    + ["sys.setrecursionlimit(50000)"]
+)
+"""What stands before every solution: starter code names ``List`` and imports nothing.
+
+The official harness gives the same (lcb_runner, testing_util.py, ``import_string``).
+"""
 
 
 class _NoClasses(pickle.Unpickler):
@@ -51,10 +66,29 @@ class LiveCodeBench:
     Attributes:
         info: what it is.
         release: number of the release, from 1.
+        part: which of its problems are asked.
     """
 
     info: BenchmarkInfo
     release: int
+    part: Part = WHOLE
+
+    def narrowed(self, text: str) -> "LiveCodeBench":
+        """Return a part of it, named ``NAME@PART``.
+
+        Args:
+            text: a difficulty, a window of contest dates or both, such as
+                ``hard,2024-08..2025-01``; see :meth:`Part.parse`.
+
+        Raises:
+            UserError: the text cannot be read.
+        """
+        info = replace(
+            self.info,
+            name=f"{self.info.name}@{text}",
+            title=f"{self.info.name}: the problems of {text}",
+        )
+        return replace(self, info=info, part=Part.parse(info.name, text))
 
     def load(self, source: str | None = None) -> list[Problem]:
         """Load the problems from the Hub or from a local file with the same columns."""
@@ -75,9 +109,19 @@ class LiveCodeBench:
                     f"The tests at {place} of {where} cannot be decoded ({error}); get it again."
                 ) from None
 
-        problems = sources.collect(rows, make, where)
+        kept: dict[str, bool] = {}
+
+        def make_dated(index: int, place: str, row: Row) -> Problem:
+            problem = make(index, place, row)
+            kept[problem.problem_id] = self.part.holds(problem.subset, _date(row))
+            return problem
+
+        problems = sources.collect(rows, make_dated, where)
         sources.check_count(self.info.name, problems, where, None if source else self.info.problems)
-        return problems
+        chosen = [one for one in problems if kept[one.problem_id]]
+        if not chosen:
+            raise UserError(f"{where} has no problem of {self.info.name}; choose a wider part.")
+        return chosen
 
     def messages(self, problem: Problem, system_prompt: str | None = None) -> list[Message]:
         """Render the chat that asks the problem, with the starter code where there is one."""
@@ -90,7 +134,7 @@ class LiveCodeBench:
         from nightshard.benchmarks.judges import code as judge  # noqa: PLC0415 (see the registry)
 
         gold = json.loads(problem.gold)
-        return judge.judge(list(tests_of(gold)), gold["function"], text)
+        return judge.judge(list(tests_of(gold)), gold["function"], text, prelude=PRELUDE)
 
 
 def tests_of(gold: Mapping[str, Any]) -> "Iterator[CodeTest]":
@@ -135,6 +179,11 @@ def _problem(row: Mapping[str, Any]) -> Problem:
     return Problem(str(row["question_id"]), question, json.dumps(gold), row["difficulty"] or None)
 
 
+def _date(row: Mapping[str, Any]) -> str:
+    """Return the day of a problem's contest as YYYY-MM-DD, empty where it is not told."""
+    return str(row.get("contest_date") or "")[:10]
+
+
 def _release(name: str, release: int, problems: int, repeats: int) -> LiveCodeBench:
     info = BenchmarkInfo(
         name=name,
@@ -152,68 +201,10 @@ def _release(name: str, release: int, problems: int, repeats: int) -> LiveCodeBe
     return LiveCodeBench(info, release)
 
 
-@dataclass(frozen=True, slots=True)
-class HumanEval:
-    """Functions from their signature and docstring, examined by assertions."""
-
-    info: BenchmarkInfo
-
-    def load(self, source: str | None = None) -> list[Problem]:
-        """Load the problems from the Hub or from a local file with the same columns."""
-        where, rows = sources.read_rows(self.info.name, source or None, _HUMAN_EVAL)
-
-        def make(_: int, place: str, row: Row) -> Problem:
-            for name in ("task_id", "prompt", "test", "entry_point"):
-                if not row.get(name):
-                    like = f"those of {_HUMAN_EVAL.path}"
-                    raise sources.no_column(name, row, f"{place} of {where}", like)
-            gold = {"name": row["entry_point"], "prompt": row["prompt"], "test": row["test"]}
-            return Problem(str(row["task_id"]), str(row["prompt"]), json.dumps(gold))
-
-        problems = sources.collect(rows, make, where)
-        sources.check_count(self.info.name, problems, where, None if source else self.info.problems)
-        return problems
-
-    def messages(self, problem: Problem, system_prompt: str | None = None) -> list[Message]:
-        """Render the chat that asks the problem."""
-        return chat(_COMPLETE.format(question=problem.question.strip()), system_prompt)
-
-    def judge(self, problem: Problem, text: str) -> Verdict:
-        """Let the problem's assertions examine the answer's function, each in its own sandbox."""
-        from nightshard.benchmarks.judges import code as judge  # noqa: PLC0415 (see the registry)
-
-        gold = json.loads(problem.gold)
-        # What stands before the function: imports, and functions that it and its tests use.
-        given = gold["prompt"].partition(f"def {gold['name']}(")[0]
-        # One problem's test calls the function by its own name as well.
-        exam = f"{gold['name']} = candidate\n{gold['test']}\ncheck(candidate)\n"
-        return judge.judge_by_exam(given, gold["name"], exam, text)
-
-
-_COMPLETE = (
-    "Complete this Python 3 function:\n\n```python\n{question}\n```\n\n"
-    "Think it through first, then give the whole function, with its signature, in one block that "
-    "begins with ```python and ends with ```."
-)
-_HUMAN_EVAL = HubSource("openai/openai_humaneval", split="test")
-
 CODE_BENCHMARKS = (
-    HumanEval(
-        BenchmarkInfo(
-            name="HumanEval",
-            title="HumanEval: 164 Python functions",
-            version="1",
-            judge_version=_JUDGE,
-            problems=164,
-            repeats=1,
-            sampling=REASONING,
-            expected_tokens=1500,
-            metrics=METRICS,
-            source=f"Hugging Face Hub: {_HUMAN_EVAL.path}",
-            sandboxed=True,
-        )
-    ),
     _release("LiveCodeBench", 2, 511, 6),
+    _release("LiveCodeBenchV3", 3, 612, 6),
+    _release("LiveCodeBenchV4", 4, 713, 6),
     _release("LiveCodeBenchV5", 5, 880, 3),
     _release("LiveCodeBenchV6", 6, 1055, 3),
 )

@@ -1,7 +1,7 @@
 """Generative tasks of lm-evaluation-harness, run through our shards: ``lm-eval:gsm8k``.
 
-Prompts, few-shot examples, filters and metrics are the task's own. A task whose metrics are not
-right-or-wrong for a single answer, or that needs log-likelihoods, is refused with a sentence.
+Prompts, few-shot examples, filters and metrics are the task's own. A task whose first metric is not
+a number from 0 to 1 for a single answer, or that needs log-likelihoods, is refused with a sentence.
 """
 
 import functools
@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from nightshard.benchmarks.base import METRICS, BenchmarkInfo, Problem, Verdict, chat
 from nightshard.core.errors import UserError
@@ -65,7 +65,7 @@ class HarnessBenchmark:
             name=self.name,
             title=f"{self.name}: a task of lm-evaluation-harness",
             version=hashlib.sha256(content).hexdigest()[:12],
-            judge_version=f"lm-eval-{package}",
+            judge_version=f"lm-eval-{package}+2",
             problems=sum(len(one.task.eval_docs) for one in loaded),
             repeats=1,
             sampling=self._sampling,
@@ -98,11 +98,13 @@ class HarnessBenchmark:
         _judging_task(gold["file"], gold["doc"])
 
     def judge(self, problem: Problem, text: str) -> Verdict:
-        """Filter and score one answer as the task does."""
+        """Filter and score one answer, without any thinking, as the task does."""
+        from nightshard.benchmarks.judges.text import strip_thinking  # noqa: PLC0415
+
         gold = json.loads(problem.gold)
         doc = gold["doc"]
         task = _judging_task(gold["file"], doc)
-        filtered = _filtered(task, doc, text)
+        filtered = _filtered(task, doc, strip_thinking(text))
         chosen = self._filter or next(iter(filtered))
         if chosen not in filtered:
             raise UserError(
@@ -110,13 +112,16 @@ class HarnessBenchmark:
             )
         scores = task.process_results(doc, [filtered[chosen]])
         metric, value = next(iter(scores.items()))
-        if value not in (0, 1):
+        if not isinstance(value, SupportsFloat) or not 0 <= float(value) <= 1:
             raise UserError(
-                f"{self.name}: its metric {metric} is no right or wrong ({value!r}); such tasks "
-                "are not supported."
+                f"{self.name}: its metric {metric} is not a number from 0 to 1 for one answer "
+                f"({str(value)[:60]}); choose a task that scores each answer by itself."
             )
-        # numpy has bools of its own, which JSON does not know.
-        return Verdict(bool(value == 1), str(filtered[chosen]), f"{metric}={value:g} ({chosen})")
+        # numpy has numbers of its own, which JSON does not know.
+        credit = float(value)
+        reason = f"{metric}={credit:g} ({chosen})"
+        graded = None if credit in (0, 1) else credit
+        return Verdict(credit == 1, str(filtered[chosen]), reason, graded)
 
     @property
     def _loaded(self) -> Sequence[_Loaded]:

@@ -10,7 +10,9 @@ import os
 from nightshard.benchmarks import harness
 from nightshard.benchmarks.base import Benchmark, BenchmarkInfo
 from nightshard.benchmarks.choice import CHOICE_BENCHMARKS
-from nightshard.benchmarks.code import CODE_BENCHMARKS
+from nightshard.benchmarks.code import CODE_BENCHMARKS, LiveCodeBench
+from nightshard.benchmarks.functions import FUNCTION_BENCHMARKS
+from nightshard.benchmarks.jee import JEE_BENCHMARKS
 from nightshard.benchmarks.math import MATH_BENCHMARKS
 from nightshard.benchmarks.own import OwnBenchmarks, read_folder
 from nightshard.benchmarks.starter import Starter
@@ -19,7 +21,14 @@ from nightshard.core.settings import Settings
 
 _BENCHMARKS: dict[str, Benchmark] = {
     benchmark.info.name: benchmark
-    for benchmark in (Starter(), *MATH_BENCHMARKS, *CHOICE_BENCHMARKS, *CODE_BENCHMARKS)
+    for benchmark in (
+        Starter(),
+        *MATH_BENCHMARKS,
+        *CHOICE_BENCHMARKS,
+        *JEE_BENCHMARKS,
+        *FUNCTION_BENCHMARKS,
+        *CODE_BENCHMARKS,
+    )
 }
 
 
@@ -40,6 +49,9 @@ def info(name: str) -> BenchmarkInfo:
 def get(name: str) -> Benchmark:
     """Return a benchmark.
 
+    Args:
+        name: ``NAME``, ``lm-eval:TASK`` or, of LiveCodeBench, ``NAME@PART``.
+
     Raises:
         UserError: there is no benchmark of that name, or its file cannot be used.
     """
@@ -47,6 +59,9 @@ def get(name: str) -> Benchmark:
         return _BENCHMARKS[name]
     if name.startswith(harness.PREFIX):
         return harness.get(name)
+    whole, _, part = name.partition("@")
+    if isinstance(release := _BENCHMARKS.get(whole), LiveCodeBench):
+        return release.narrowed(part)
     own = _own()
     if name in own.found:
         return own.found[name]

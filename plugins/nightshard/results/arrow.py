@@ -78,8 +78,12 @@ VERDICT_SCHEMA = _schema(
     ("correct", pa.bool_()),
     ("extracted", pa.string()),
     ("reason", pa.string()),
+    ("credit", pa.float64()),
 )
-"""What the judge said of each answer; rows without an answer are absent."""
+"""What the judge said of each answer; rows without an answer are absent.
+
+Verdicts of before 2026-11-25 have no column ``credit``.
+"""
 
 
 def requests_to_table(requests: Iterable[Request]) -> pa.Table:

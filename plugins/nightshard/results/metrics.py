@@ -1,5 +1,6 @@
 """A benchmark's metrics from its judged answers. Pure."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ def benchmark_metrics(
         *_share(info, "accuracy", right, coverage),
         *_share(info, "truncation_rate", cut, coverage),
         *_share(info, "error_rate", wrecked, came),
+        *_credit(info, judged, coverage),
         *_lengths(info, judged, coverage),
         *_of_repeats(info, judged, coverage),
     ]
@@ -122,13 +124,34 @@ def _lengths(info: BenchmarkInfo, judged: Sequence[Judged], coverage: float) -> 
     """Make the mean length of an answer in tokens, with an error clustered by problem."""
     lengths = [(p.problem_id, row["answer"]["output_tokens"]) for row, p, _ in judged]
     known = [(problem, tokens) for problem, tokens in lengths if tokens is not None]
-    if not known:
+    return [_mean(info, "output_tokens", known, coverage)] if known else []
+
+
+def _credit(info: BenchmarkInfo, judged: Sequence[Judged], coverage: float) -> list[MetricRecord]:
+    """Make the mean credit where a judge gave any."""
+    if all(verdict.credit is None for *_, verdict in judged):
         return []
-    mean = clustered_mean(known)
+    given = [
+        (p.problem_id, float(verdict.correct) if verdict.credit is None else verdict.credit)
+        for _, p, verdict in judged
+    ]
+    return [_mean(info, "credit", given, coverage, most=1.0)]
+
+
+def _mean(
+    info: BenchmarkInfo,
+    name: str,
+    values: Sequence[tuple[str, float]],
+    coverage: float,
+    *,
+    most: float = math.inf,
+) -> MetricRecord:
+    """Make the mean of values from 0 to ``most``, with a normal interval inside these bounds."""
+    mean = clustered_mean(values)
     half = Z_95 * (mean.stderr or 0.0)
-    low, high = max(0.0, mean.value - half), mean.value + half
+    low, high = max(0.0, mean.value - half), min(most, mean.value + half)
     estimate = Proportion(mean.value, mean.stderr, low, high, mean.n, mean.clusters)
-    return [_record(info, "output_tokens", estimate, coverage)]
+    return _record(info, name, estimate, coverage)
 
 
 def _record(

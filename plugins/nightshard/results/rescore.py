@@ -134,7 +134,7 @@ def _with_earlier(card: ScoreCard, before: pa.Table, store: RunStore) -> ScoreCa
     return replace(
         card,
         metrics=[*card.metrics, *metrics],
-        verdicts=pa.concat_tables([card.verdicts, kept.cast(card.verdicts.schema)]),
+        verdicts=pa.concat_tables([card.verdicts, kept], promote_options="default"),
     )
 
 

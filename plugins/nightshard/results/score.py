@@ -144,6 +144,7 @@ def _verdict_row(row: Row, verdict: Verdict) -> Row:
         "correct": verdict.correct,
         "extracted": verdict.extracted,
         "reason": verdict.reason,
+        "credit": verdict.credit,
     }
 
 

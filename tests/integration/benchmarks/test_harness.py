@@ -115,6 +115,77 @@ def test_it_is_judged_in_processes_of_its_own_without_its_data(folder: Path) -> 
     ], outcomes
 
 
+IFEVAL = """
+task: nightshard_ifeval
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {folder}/prompts.jsonl}}
+output_type: generate_until
+test_split: test
+num_fewshot: 0
+doc_to_text: prompt
+doc_to_target: 0
+generation_kwargs: {{until: [], do_sample: false, max_gen_toks: 1280}}
+process_results: !function checks.process_results
+metric_list:
+  - {{metric: prompt_level_strict_acc, aggregation: mean, higher_is_better: true}}
+metadata: {{version: 4.0}}
+"""
+
+
+def test_instructions_are_checked_by_their_own_published_checkers(folder: Path) -> None:
+    """The same checkers as ``lm-eval:ifeval``, whose prompts are on the Hub."""
+    row = {
+        "key": 1,
+        "prompt": "Write of a river, in lower case, without commas.",
+        "instruction_id_list": [
+            *("change_case:english_lowercase", "punctuation:no_comma", "keywords:existence"),
+        ],
+        "kwargs": [{"keywords": None}, {"keywords": None}, {"keywords": ["river"]}],
+    }
+    (folder / "prompts.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "checks.py").write_text(
+        "from lm_eval.tasks.ifeval.utils import process_results  # noqa: F401\n"
+    )
+    (folder / "ifeval.yaml").write_text(IFEVAL.format(folder=folder))
+    benchmark = registry.get("lm-eval:nightshard_ifeval")
+    (problem,) = benchmark.load()
+    texts = {
+        "no capitals and the word river here": True,
+        "<think>Hm, no Comma.</think>the river is wide": True,
+        "the river, wide": False,
+        "The river": False,
+        "no capitals here": False,
+        "": False,
+    }
+    assert {text: benchmark.judge(problem, text).correct for text in texts} == texts
+
+
+SCORES = """
+import re
+
+
+def overlap(predictions, references, **kwargs):
+    said, wanted = (set(re.findall("[0-9]", text)) for text in (predictions[0], references[0]))
+    return {"overlap": len(said & wanted) / len(said | wanted or {""})}
+"""
+
+
+def test_a_metric_between_right_and_wrong_gives_credit(folder: Path) -> None:
+    (folder / "scores.py").write_text(SCORES)
+    text = TASK.format(folder=folder, output="generate_until")
+    own = text.replace("metric: exact_match", "metric: !function scores.overlap")
+    (folder / "sums.yaml").write_text(own)
+    benchmark = registry.get("lm-eval:nightshard_sums@flexible")
+    problem = benchmark.load()[2]
+
+    assert benchmark.judge(problem, "3").correct
+    half = benchmark.judge(problem, "34")
+    assert (half.correct, half.credit) == (False, 0.5)
+    none = benchmark.judge(problem, "4")
+    assert (none.correct, none.credit) == (False, None)
+
+
 def test_a_task_that_needs_log_likelihoods_is_refused(folder: Path) -> None:
     text = TASK.format(folder=folder, output="loglikelihood")
     head, _, _ = text.partition("metric_list:")

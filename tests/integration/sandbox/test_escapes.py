@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nightshard.benchmarks.judges.sandbox.bubblewrap import End, Limits, Ran, Sandbox
+from nightshard.benchmarks.judges.sandbox.bubblewrap import Sandbox
+from nightshard.benchmarks.judges.sandbox.programs import End, Limits, Ran
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -48,7 +49,8 @@ READS = {
     ),
     "a path upwards": "print(open('/tmp/../../../etc/hostname').read() and 'escaped')",
     "variables": (
-        "import os\nknown = {'PYTHONHASHSEED', 'LANG', 'PWD', 'LC_CTYPE', 'LD_LIBRARY_PATH'}\n"
+        "import os\nknown = {'PYTHONHASHSEED', 'LANG', 'PWD', 'LC_CTYPE', 'LD_LIBRARY_PATH',"
+        " 'OPENBLAS_NUM_THREADS'}\n"
         "if set(os.environ) - known: print('escaped')"
     ),
     "the host's name": "import socket\nif socket.gethostname() != 'sandbox': print('escaped')",

@@ -42,14 +42,9 @@ def test_a_form_can_be_drawn_without_importing_any_scorer_or_loader() -> None:
 def test_all_benchmarks_are_there() -> None:
     assert registry.names() == (
         *("Starter", "MATH500", "AIME24", "AIME25", "AMC23", "HMMT25", "GSM8K"),
-        *(
-            "GPQADiamond",
-            "MMLUPro",
-            "HumanEval",
-            "LiveCodeBench",
-            "LiveCodeBenchV5",
-            "LiveCodeBenchV6",
-        ),
+        *("GPQADiamond", "MMLUPro", "JEEBench"),
+        *("HumanEval", "HumanEvalPlus", "MBPP", "MBPPPlus"),
+        *("LiveCodeBench", *(f"LiveCodeBenchV{release}" for release in (3, 4, 5, 6))),
     )
 
 

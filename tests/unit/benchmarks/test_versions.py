@@ -18,6 +18,7 @@ pytestmark = pytest.mark.unit
 
 SAMPLE = Problem("sample", "What is $1 + 1$ {in braces}?", "2")
 PROGRAM = Problem("sample", SAMPLE.question, json.dumps({"starter": "class Solution: {}"}))
+JEE = Problem("sample", SAMPLE.question, '{"type": "Integer", "gold": "2"}')
 CODE = [name for name in registry.names() if registry.info(name).sandboxed]
 
 PROMPTS = {
@@ -31,6 +32,12 @@ PROMPTS = {
     ("GPQADiamond", "1"): "2ed147fa2e3fb6c3600d3c2018083333",
     ("MMLUPro", "1"): "2ed147fa2e3fb6c3600d3c2018083333",
     ("HumanEval", "1"): "d8fd9f2f499632309f10b0297dd56d35",
+    ("HumanEvalPlus", "1"): "d8fd9f2f499632309f10b0297dd56d35",
+    ("MBPP", "1"): "b3bfbfeeef0c5296b75694bcf9394477",
+    ("MBPPPlus", "1"): "b3bfbfeeef0c5296b75694bcf9394477",
+    ("JEEBench", "1"): "a70a37aace626ba7e50ee90c398cfdc1",
+    ("LiveCodeBenchV3", "1"): "bd04a4d0391de528fd35bec17ebe3cbb",
+    ("LiveCodeBenchV4", "1"): "bd04a4d0391de528fd35bec17ebe3cbb",
     ("LiveCodeBench", "1"): "bd04a4d0391de528fd35bec17ebe3cbb",
     ("LiveCodeBenchV5", "1"): "bd04a4d0391de528fd35bec17ebe3cbb",
     ("LiveCodeBenchV6", "1"): "bd04a4d0391de528fd35bec17ebe3cbb",
@@ -54,6 +61,8 @@ def test_the_bundled_questions_never_change_inside_a_version() -> None:
 
 
 def sample(name: str) -> Problem:
+    if name == "JEEBench":
+        return JEE
     return PROGRAM if name in CODE else SAMPLE
 
 
@@ -61,13 +70,13 @@ def sample(name: str) -> Problem:
 def test_a_prompt_for_code_shows_the_starter_code_and_asks_for_a_block(name: str) -> None:
     (message,) = registry.get(name).messages(PROGRAM)
     assert SAMPLE.question in message["content"]
-    assert ("class Solution: {}" in message["content"]) == (name != "HumanEval")
+    assert ("class Solution: {}" in message["content"]) == ("LiveCodeBench" in name)
     assert "```python" in message["content"]
 
 
 @pytest.mark.parametrize("name", [one for one in registry.names() if one not in CODE])
 def test_a_prompt_shows_the_question_and_asks_for_a_box(name: str) -> None:
-    messages = registry.get(name).messages(SAMPLE)
+    messages = registry.get(name).messages(sample(name))
     assert [message["role"] for message in messages] == ["user"]
     assert SAMPLE.question in messages[0]["content"]
     assert "\\boxed{}" in messages[0]["content"]

@@ -68,6 +68,13 @@ def strict(judgements):
     ]
 
 
+def test_verdicts_of_an_earlier_release_are_judged_again(store: RunStore) -> None:
+    rescore(store, judge=strict)
+    write_table(store.verdicts, read_table(store.verdicts).drop_columns(["credit"]))
+    assert len(rescore(store).changed) == 1
+    assert "credit" in read_table(store.verdicts).column_names
+
+
 def test_a_new_judge_changes_sides_and_the_earlier_verdicts_stay(store: RunStore) -> None:
     first = rescore(store, judge=strict)
     before = read_table(store.verdicts)

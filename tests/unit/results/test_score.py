@@ -117,6 +117,22 @@ def test_the_mean_length_of_an_answer_is_told_in_tokens() -> None:
     assert found.stderr == pytest.approx(700**0.5 / 3**0.5)
 
 
+def test_partial_credit_has_a_mean_of_its_own_and_no_part_in_accuracy() -> None:
+    requests = ask(AIME24=2)
+    given = [None, 0.25, 0.75, None, 0.0, 0.5]
+
+    def by_rule(judgements: Iterable[Judgement]) -> list[Outcome]:
+        pairs = zip(judgements, given, strict=True)
+        return [Verdict(credit is None, one.text, "", credit) for one, credit in pairs]
+
+    card = run(requests, answered(requests, ["1"] * 6), judge=by_rule)
+    assert metric(card, "AIME24", "accuracy").value == pytest.approx(2 / 6)
+    assert metric(card, "AIME24", "credit").value == pytest.approx(3.5 / 6)
+    assert metric(card, "AIME24", "credit").ci_low >= 0
+    assert metric(card, "AIME24", "credit").ci_high <= 1
+    assert card.verdicts.column("credit").to_pylist() == given
+
+
 def test_an_error_is_no_wrong_answer_and_marks_the_score_as_partial() -> None:
     requests = ask(MATH500=1)
     card = run(requests, answered(requests, ["0", None, "9"]))

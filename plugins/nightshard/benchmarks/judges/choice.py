@@ -24,6 +24,8 @@ _SAID = re.compile(
     r"(?!\s+(?!because|since|as|due|for|which|and|with|by)[a-z]))",
     re.IGNORECASE,
 )
+_LETTERS = re.compile(r"[A-J]+")
+_BETWEEN_LETTERS = re.compile(r"[\s,;&{}$()\[\].*\\]|\band\b", re.IGNORECASE)
 _ALONE = re.compile(rf"{_MARKS}[(\[]?([A-J])[)\].:]*{_MARKS}")
 _ALONE_ON_A_LINE = re.compile(rf"^{_MARKS}[(\[]?([A-J])[)\].]*{_MARKS}$", re.MULTILINE)
 
@@ -56,6 +58,33 @@ def judge(gold: str, text: str) -> Verdict:
     if alone is not None:
         return _verdict(gold, alone[1], "a letter alone")
     return Verdict(False, None, "no box and no option named as the answer")
+
+
+def judge_several(gold: str, text: str) -> Verdict:
+    r"""Judge one answer that may choose several options.
+
+    The choice is every letter in the last complete, non-empty ``\boxed{}`` outside of any thinking;
+    without a box, a last line of letters alone. A part of the right options with no wrong one gets
+    a quarter for each.
+
+    Args:
+        gold: the right letters, such as ``BD``.
+        text: the whole answer.
+    """
+    answer = strip_thinking(text)
+    if silent := nothing_said(text, answer):
+        return silent
+    boxed = last_boxed(answer)
+    said = boxed if boxed is not None else answer.strip().rpartition("\n")[2]
+    where = "in the box" if boxed is not None else "in the last line"
+    bare = _BETWEEN_LETTERS.sub("", _TEXT_COMMAND.sub("", said))
+    chosen = "".join(sorted(set(bare.upper())))
+    if not _LETTERS.fullmatch(chosen):
+        return Verdict(False, boxed, f"no options {where}")
+    if set(chosen) == set(gold):
+        return Verdict(True, chosen, f"{where}: {chosen}")
+    part = set(chosen) < set(gold)
+    return Verdict(False, chosen, f"{where}: {chosen}", 0.25 * len(chosen) if part else 0.0)
 
 
 def _letter(match: re.Match[str]) -> str | None:

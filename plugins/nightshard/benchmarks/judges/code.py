@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any
 
 from nightshard.benchmarks.base import Verdict
-from nightshard.benchmarks.judges.sandbox.bubblewrap import End, Limits, Ran, Sandbox
+from nightshard.benchmarks.judges.sandbox.bubblewrap import Sandbox
+from nightshard.benchmarks.judges.sandbox.programs import End, Limits, Program, Ran
 from nightshard.benchmarks.judges.text import strip_thinking
 
 LIMITS = Limits()
@@ -39,7 +39,9 @@ class CodeTest:
     expected: str
 
 
-def judge(tests: Sequence[CodeTest], function: str | None, text: str) -> Verdict:
+def judge(
+    tests: Sequence[CodeTest], function: str | None, text: str, *, prelude: str = ""
+) -> Verdict:
     """Judge one answer: the code in its last fenced block has to pass every test.
 
     Args:
@@ -47,6 +49,7 @@ def judge(tests: Sequence[CodeTest], function: str | None, text: str) -> Verdict
         function: what the tests call, for example ``Solution.add``; None for programs that read
             standard input.
         text: the whole answer.
+        prelude: source that runs before the answer's.
 
     Raises:
         UserError: there is no sandbox here.
@@ -55,8 +58,9 @@ def judge(tests: Sequence[CodeTest], function: str | None, text: str) -> Verdict
     code = last_code(text)
     if code is None:
         return Verdict(False, None, "no code block")
+    program = Program(code, prelude)
     for number, test in enumerate(tests, start=1):
-        fault = _fault(code, function, test)
+        fault = _fault(program, function, test)
         if fault is not None:
             return Verdict(False, None, f"test {number} of {len(tests)}: {fault}")
     return Verdict(True, None, f"passes {len(tests)} tests")
@@ -80,7 +84,7 @@ def judge_by_exam(given: str, name: str, exam: str, text: str) -> Verdict:
     code = last_code(text)
     if code is None:
         return Verdict(False, None, "no code block")
-    program = f"{given}\n{code}"
+    program = Program(code, given)
     ran = _examiner().exam(
         given, exam, lambda arguments: _sandbox().call(program, name, arguments, LIMITS), LIMITS
     )
@@ -112,14 +116,14 @@ def _pairs(fences: Sequence[re.Match[str]]) -> Iterator[tuple[re.Match[str], re.
             opened = None
 
 
-def _fault(code: str, function: str | None, test: CodeTest) -> str | None:
+def _fault(program: Program, function: str | None, test: CodeTest) -> str | None:
     """Say what is wrong, None where the test passes."""
     if function is None:
-        ran = _sandbox().run(code, test.given, LIMITS)
+        ran = _sandbox().run(program, test.given, LIMITS)
         passes = ran.end is End.WELL and same_output(ran.stdout, test.expected)
     else:
         arguments = [json.loads(line) for line in test.given.split("\n") if line.strip()]
-        ran = _sandbox().call(code, function, repr(arguments), LIMITS)
+        ran = _sandbox().call(program, function, repr(arguments), LIMITS)
         passes = ran.end is End.WELL and same_result(ran.stdout, test.expected)
     return None if passes else _words(ran)
 
@@ -159,22 +163,17 @@ def _numbers(line: str) -> list[Decimal] | None:
 
 
 def same_result(returned: str, expected: str) -> bool:
-    """Compare what a call returned with JSON; tuples count as lists."""
+    """Compare what a call returned with JSON; a tuple counts as a list.
+
+    As the official harness of LiveCodeBench does, which lets only the outermost tuple pass.
+    """
     try:
         value = ast.literal_eval(returned)
-        wanted = json.loads(expected)
-        return bool(_listed(value) == _listed(wanted))
+        if isinstance(value, tuple):
+            value = list(value)
+        return bool(value == json.loads(expected))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return False
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_listed(one) for one in value]
-    if isinstance(value, dict):
-        # JSON has no keys but text.
-        return {str(key): _listed(one) for key, one in value.items()}
-    return value
 
 
 @functools.cache
@@ -186,4 +185,4 @@ def _sandbox() -> Sandbox:
 @functools.cache
 def _examiner() -> Sandbox:
     """Return this process's second sandbox, in which nothing of a model runs."""
-    return Sandbox()
+    return Sandbox(preload=("numpy",))  # the extended tests of EvalPlus compare by it

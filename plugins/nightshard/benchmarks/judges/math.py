@@ -3,8 +3,10 @@
 import functools
 import logging
 import re
+from decimal import Decimal
 from typing import Any
 
+import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from nightshard.benchmarks.base import Verdict
@@ -52,6 +54,20 @@ def judge(gold: str, text: str) -> Verdict:
         same = _normal_words(boxed) == words
         return Verdict(same, boxed, "same word as the gold" if same else "another word")
     return _judge_math(gold, f"\\boxed{{{boxed}}}", boxed, "in the box")
+
+
+def number_of(text: str) -> tuple[Decimal | None, str | None]:
+    """Return the value of the number at the end of a text, and how it is written there."""
+    found = _parse(text[-TAIL_CHARACTERS:])
+    written = next((item for item in reversed(found) if isinstance(item, str)), None)
+    for item in found:
+        try:
+            # Of x = 7 the right side.
+            value = item.rhs if isinstance(item, sympy.Eq) else item
+            return Decimal(str(sympy.N(value, 15))), written
+        except Exception:  # noqa: BLE001, S112 (a set, a symbol, or whatever sympy raises)
+            continue
+    return None, written
 
 
 def _squeezed(text: str) -> str:

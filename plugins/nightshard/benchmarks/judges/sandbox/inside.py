@@ -21,6 +21,7 @@ import io
 import itertools
 import json
 import math
+import operator
 import os
 import platform
 import random
@@ -39,7 +40,7 @@ import typing
 
 # Solutions import these: a child has them already.
 WARM = (bisect, collections, copy, datetime, decimal, fractions, functools, heapq, itertools, math)
-WARM_TOO = (random, re, statistics, string, typing)
+WARM_TOO = (operator, random, re, statistics, string, typing)
 
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 4, 38, 22, 2
 
@@ -176,16 +177,23 @@ def execute(job: dict[str, typing.Any]) -> int:
     names: dict[str, typing.Any] = {"__name__": "__main__", "__builtins__": __builtins__}
     if "exam" in job:
         names["candidate"] = ask
-        perform(job["source"], names)
+        prepare(job, names)
         perform(job["exam"], names)
     elif "call" in job:
-        call(job["source"], job["call"], names)
+        call(job, names)
     else:
         try:
-            perform(job["source"], names)
+            prepare(job, names)
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+def prepare(job: dict[str, typing.Any], names: dict[str, typing.Any]) -> None:
+    """Run what comes first, then the program."""
+    if job["prelude"]:
+        perform(job["prelude"], names)
+    perform(job["source"], names)
 
 
 def perform(source: str, names: dict[str, typing.Any]) -> None:
@@ -193,22 +201,36 @@ def perform(source: str, names: dict[str, typing.Any]) -> None:
     exec(compile(source, "answer.py", "exec"), names)  # noqa: S102 (that is the job)
 
 
-def call(source: str, what: dict[str, str], names: dict[str, typing.Any]) -> None:
+def call(job: dict[str, typing.Any], names: dict[str, typing.Any]) -> None:
     """Call a function, with nothing on standard output but the representation of its result."""
     result = os.dup(1)
     os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
     names["__name__"] = "answer"
-    perform(source, names)
+    prepare(job, names)
+    what = job["call"]
     owner, _, method = what["name"].rpartition(".")
     function: typing.Any = getattr(names[owner](), method) if owner else names[method]
-    text = repr(function(*ast.literal_eval(what["arguments"])))
+    text = repr(plain(function(*ast.literal_eval(what["arguments"]))))
     with os.fdopen(result, "wb") as stream:
         stream.write(text.encode("utf-8", "backslashreplace"))
 
 
+def plain(value: typing.Any) -> typing.Any:
+    """Return a value that equals the given one and, where that is possible, is a literal."""
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, tuple):
+        return tuple(plain(one) for one in value)
+    if isinstance(value, dict):  # Counter and its like equal a dict
+        return {plain(key): plain(one) for key, one in value.items()}
+    if type(value).__module__ == "numpy":
+        return value.tolist()
+    return value
+
+
 def ask(*arguments: typing.Any) -> typing.Any:
     """Call the function that is examined, which is in another sandbox."""
-    line = json.dumps(repr(arguments)) + "\n"
+    line = json.dumps(repr(plain(arguments))) + "\n"
     os.write(ASK, line.encode())
     reply = b""
     while not reply.endswith(b"\n"):
@@ -311,6 +333,9 @@ def main() -> None:
     for number in (0, 1):
         os.dup2(nothing, number)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    sys.path.append("/packages")
+    for name in sys.argv[1:]:
+        __import__(name)
     gc.freeze()
     replies.write(b'{"ready": true}\n')
     replies.flush()
