@@ -65,6 +65,10 @@ reliability: setup worker-env ## Break things on purpose and write docs/reliabil
 	export NIGHTSHARD_RELIABILITY_DIR=$(STATE)/reliability
 	$(BIN)/python -m pytest tests/faults --write-reliability $(PYTEST_ARGS)
 
+.PHONY: judges
+judges: setup ## Compare the judges with others and write docs/judges.md anew
+	@$(BIN)/python docs/judges.py
+
 .PHONY: perf
 perf: setup worker-env ## Measure Nightshard itself: make perf NAME=overhead [ARGS=--quick]
 	@$(BIN)/python perf/$(NAME).py $(ARGS)
