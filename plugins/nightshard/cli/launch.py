@@ -24,9 +24,14 @@ def _split_tasks(_context: click.Context, _option: click.Parameter, value: str) 
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
-def _split_source(
+def split_source(
     _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
+    """Turn values ``BENCHMARK=FILE`` into absolute paths by benchmark.
+
+    Raises:
+        click.BadParameter: one has another form.
+    """
     pairs = {}
     for value in values:
         name, separator, path = value.partition("=")
@@ -93,7 +98,7 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--source",
             multiple=True,
-            callback=_split_source,
+            callback=split_source,
             metavar="BENCHMARK=FILE",
             help="A local file of questions in place of the Hub; may be given several times.",
         ),
