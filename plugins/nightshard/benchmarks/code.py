@@ -1,6 +1,7 @@
 """Programming: one problem, one program, hidden tests."""
 
 import base64
+import functools
 import io
 import json
 import pickle
@@ -133,8 +134,8 @@ class LiveCodeBench:
         """Run the answer's program against every test, in the sandbox."""
         from nightshard.benchmarks.judges import code as judge  # noqa: PLC0415 (see the registry)
 
-        gold = json.loads(problem.gold)
-        return judge.judge(list(tests_of(gold)), gold["function"], text, prelude=PRELUDE)
+        function, tests = _unpacked(problem.gold)
+        return judge.judge(tests, function, text, prelude=PRELUDE)
 
 
 def tests_of(gold: Mapping[str, Any]) -> "Iterator[CodeTest]":
@@ -148,6 +149,13 @@ def tests_of(gold: Mapping[str, Any]) -> "Iterator[CodeTest]":
 
     for one in [*json.loads(gold["public"]), *_private(gold["private"])]:
         yield CodeTest(str(one["input"]), str(one["output"]))
+
+
+@functools.lru_cache(maxsize=2)
+def _unpacked(gold: str) -> "tuple[str | None, tuple[CodeTest, ...]]":
+    """Return what the tests call, and the tests; a problem's repeats are judged in a row."""
+    value = json.loads(gold)
+    return value["function"], tuple(tests_of(value))
 
 
 def _private(text: str) -> list[Any]:

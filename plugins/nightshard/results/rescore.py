@@ -70,7 +70,7 @@ def rescore(store: RunStore, *, judge: Judge | None = None) -> Rescored:
         UserError: the run's answers are not in the store, or no benchmark could be scored.
     """
     problems = table_to_problems(read_table(store.problems))
-    card = score(read_table(store.requests), problems, read_table(store.answers), judge=judge)
+    card = score(read_table(store.requests), problems, store.answers, judge=judge)
     if not card.metrics:
         raise UserError(" ".join(card.failures.values()) or "There was nothing to score.")
     before = read_table(store.verdicts) if store.verdicts.exists() else None

@@ -1,11 +1,13 @@
 """From answers to verdicts and scores."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+from upath import UPath
 
 from nightshard.benchmarks import registry
 from nightshard.benchmarks.base import Benchmark, Problem, Verdict
@@ -14,10 +16,14 @@ from nightshard.core.errors import NightshardError, UserError
 from nightshard.results.arrow import VERDICT_SCHEMA
 from nightshard.results.metrics import Judged, Row, benchmark_metrics, text_of
 from nightshard.results.records import MetricRecord
+from nightshard.results.store import read_batches
 
 Judge = Callable[[Iterable[Judgement]], list[Outcome]]
 
 _REQUEST_COLUMNS = ["request_id", "benchmark", "problem_id", "repeat_idx"]
+BATCH = 256
+"""Answers that are read from their file at a time."""
+
 _ANSWER_COLUMNS = ["request_id", "text", "output_tokens", "finish_reason", "error"]
 
 
@@ -61,7 +67,7 @@ class ScoreCard:
 def score(
     requests: pa.Table,
     problems: Mapping[str, Sequence[Problem]],
-    answers: pa.Table,
+    answers: pa.Table | UPath,
     *,
     judge: Judge | None = None,
     benchmark: Callable[[str], Benchmark] = registry.get,
@@ -74,7 +80,8 @@ def score(
     Args:
         requests: every request of the run.
         problems: benchmark → its problems.
-        answers: as merged; rows of other requests are not looked at.
+        answers: as merged, a table or the file, of which some hundred texts are in memory at once;
+            rows of other requests are not looked at.
         judge: judges many answers at once; by default on all cores.
         benchmark: finds a benchmark by name.
 
@@ -83,16 +90,16 @@ def score(
     """
     judge = judge or JudgePool().judge
     by_benchmark: dict[str, list[Row]] = {}
-    given = {row["request_id"]: row for row in answers.select(_ANSWER_COLUMNS).to_pylist()}
     for row in requests.select(_REQUEST_COLUMNS).to_pylist():
-        row["answer"] = given.get(row["request_id"])
+        row["answer"] = None
         by_benchmark.setdefault(row["benchmark"], []).append(row)
     card = ScoreCard([], VERDICT_SCHEMA.empty_table())
     verdict_rows: list[Row] = []
     for name, rows in by_benchmark.items():
         try:
             info = benchmark(name).info
-            judged = _judge(name, rows, problems.get(name, ()), judge)
+            given = _answers_of(name, answers)
+            judged = _judge(name, rows, problems.get(name, ()), given, judge)
             metrics = benchmark_metrics(info, rows, judged, problems.get(name, ()))
         except NightshardError as error:
             card.failures[name] = str(error)
@@ -107,34 +114,59 @@ def score(
     return dataclasses.replace(card, verdicts=table)
 
 
+def _answers_of(name: str, answers: pa.Table | UPath) -> Iterator[Row]:
+    """Yield a benchmark's answers, a few at a time in memory where they lie in a file."""
+    if isinstance(answers, UPath):
+        batches = read_batches(answers, ["benchmark", *_ANSWER_COLUMNS], BATCH)
+    else:
+        batches = iter(answers.select(["benchmark", *_ANSWER_COLUMNS]).to_batches(BATCH))
+    for batch in batches:
+        yield from batch.filter(pc.field("benchmark") == name).to_pylist()
+
+
 def _judge(
-    name: str, rows: Sequence[Row], problems: Sequence[Problem], judge: Judge
+    name: str,
+    rows: Sequence[Row],
+    problems: Sequence[Problem],
+    answers: Iterable[Row],
+    judge: Judge,
 ) -> list[Judged]:
-    """Judge the rows that hold a text.
+    """Judge the answers that hold a text, and put each answer, without its text, into its row.
 
     Raises:
         UserError: a problem is not among those given.
         JudgeError: the judge is broken.
     """
     by_id = {problem.problem_id: problem for problem in problems}
-    work: list[tuple[Row, Problem]] = []
-    for row in rows:
-        if text_of(row) is None:
-            continue
-        if row["problem_id"] not in by_id:
-            raise UserError(
-                f"{name} has no problem {row['problem_id']!r} among the {len(by_id)} stored with "
-                "this run; score it with the problems it was asked with."
-            )
-        work.append((row, by_id[row["problem_id"]]))
-    outcomes = judge([Judgement(name, problem, str(text_of(row))) for row, problem in work])
+    places = {row["request_id"]: place for place, row in enumerate(rows)}
+    work: list[tuple[int, Problem]] = []
+
+    def texts() -> Iterator[Judgement]:
+        for answer in answers:
+            place = places.get(answer["request_id"])
+            if place is None:
+                continue
+            row, text = rows[place], answer["text"]
+            row["answer"] = {**answer, "text": None if text is None else ""}
+            if text_of(row) is None:
+                continue
+            if row["problem_id"] not in by_id:
+                raise UserError(
+                    f"{name} has no problem {row['problem_id']!r} among the {len(by_id)} stored "
+                    "with this run; score it with the problems it was asked with."
+                )
+            work.append((place, by_id[row["problem_id"]]))
+            yield Judgement(name, work[-1][1], str(text))
+
+    outcomes = judge(texts())
+    pairs = sorted(zip(work, outcomes, strict=True), key=lambda pair: pair[0][0])
     judged: list[Judged] = []
-    for (row, problem), outcome in zip(work, outcomes, strict=True):
+    for (place, problem), outcome in pairs:
         if isinstance(outcome, JudgeError):
             raise JudgeError(
                 f"The judge of {name} failed at problem {problem.problem_id!r}: {outcome}"
             )
-        judged.append((row, problem, outcome))
+        judged.append((rows[place], problem, outcome))
     return judged
 
 

@@ -174,6 +174,21 @@ def read_table(path: UPath, columns: list[str] | None = None) -> pa.Table:
         return parquet.read(columns=columns)
 
 
+def read_batches(path: UPath, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Read a parquet file piece by piece.
+
+    Args:
+        path: the file.
+        columns: those that are wanted.
+        rows: in a piece, at most.
+
+    Raises:
+        UserError: it is not there or cannot be read.
+    """
+    with _explained(path), path.open("rb") as file:
+        yield from pq.ParquetFile(file).iter_batches(batch_size=rows, columns=columns)
+
+
 def read_shard_keys(url: UPath | str) -> Counter[ShardKey]:
     """Count how many answers of an answers parquet each shard attempt gave.
 

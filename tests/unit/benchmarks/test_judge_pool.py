@@ -2,6 +2,8 @@
 
 import sys
 import threading
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ for line in sys.stdin:
         pass
     if text == "secret":
         text = str(sorted(os.environ))
-    verdict = {"correct": True, "extracted": text, "reason": ""}
+    verdict = {"correct": True, "extracted": text if len(text) < 9999 else "", "reason": ""}
     print(json.dumps({"id": request["id"], "verdict": verdict}), flush=True)
 """
 
@@ -79,6 +81,25 @@ def test_an_unknown_benchmark_is_a_broken_judge_and_not_a_wrong_answer() -> None
     outcomes = JudgePool(1).judge([Judgement("Nonesuch", Problem("p", "q", "1"), "1")])
     assert isinstance(outcomes[0], JudgeError)
     assert "no benchmark 'Nonesuch'" in str(outcomes[0])
+
+
+def test_texts_are_taken_as_they_are_needed(command: tuple[str, ...]) -> None:
+    tracemalloc.start()
+    texts = ("x" * 100_000 + str(number) for number in range(2000))
+    outcomes = JudgePool(1, command).judge(map(judgement, texts))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(outcomes) == 2000
+    assert peak < 60_000_000  # all of them are 200 MB
+
+
+def test_what_a_source_of_texts_raises_is_raised(command: tuple[str, ...]) -> None:
+    def broken() -> Iterator[Judgement]:
+        yield from (judgement("a") for _ in range(1000))
+        raise OSError("the file is gone")
+
+    with pytest.raises(OSError, match="the file is gone"):
+        JudgePool(2, command).judge(broken())
 
 
 def test_an_answer_that_kills_its_process_twice_is_wrong_and_the_rest_is_judged(

@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
-import queue
 import select
 import subprocess
 import sys
@@ -59,6 +59,7 @@ class Judgement:
 
 
 Outcome = Verdict | JudgeError
+_Numbered = tuple[int, Judgement]
 
 _PROBLEM = tuple(field.name for field in dataclasses.fields(Problem))
 
@@ -85,29 +86,28 @@ class JudgePool:
     def judge(self, judgements: Iterable[Judgement]) -> list[Outcome]:
         """Judge all, in the given order.
 
+        Args:
+            judgements: taken as they are needed, a few hundred ahead, so that their texts need not
+                be in memory at once; one at a time, though from several threads.
+
         Returns:
             For each a verdict, or the error of a broken judge.
 
         Raises:
             JudgeError: the processes cannot be started.
+            Exception: whatever the judgements raise.
         """
-        work = list(judgements)
-        outcomes: list[Outcome | None] = [None] * len(work)
-        wanted = min(self._processes, -(-len(work) // ANSWERS_PER_PROCESS))
-        todo: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
-        start = 0
-        while start < len(work):
-            size = max(1, min(CHUNK, (len(work) - start) // (SHARE * wanted)))
-            todo.put(list(range(start, min(start + size, len(work)))))
-            start += size
+        work = _Work(judgements, self._processes)
+        outcomes: dict[int, Outcome] = {}
         errors: list[BaseException] = []
 
         def serve() -> None:
             try:
-                _Server(self._command, work, outcomes).serve(todo)
+                _Server(self._command, outcomes).serve(work)
             except BaseException as error:  # noqa: BLE001 (handed to the caller's thread)
                 errors.append(error)
 
+        wanted = min(self._processes, -(-len(work.ahead) // ANSWERS_PER_PROCESS))
         threads = [threading.Thread(target=serve, daemon=True) for _ in range(wanted)]
         for thread in threads:
             thread.start()
@@ -115,35 +115,51 @@ class JudgePool:
             thread.join()
         if errors:
             raise errors[0]
-        return [outcome for outcome in outcomes if outcome is not None]
+        return [outcomes[index] for index in sorted(outcomes)]
+
+
+class _Work:
+    """Numbered judgements, handed out in chunks that get smaller towards the end.
+
+    Attributes:
+        ahead: those that were taken from the source and not yet handed out.
+    """
+
+    def __init__(self, judgements: Iterable[Judgement], processes: int) -> None:
+        self._source = enumerate(judgements)
+        self._parts = SHARE * processes
+        self._lock = threading.Lock()
+        self.ahead: deque[_Numbered] = deque()
+        self._look()
+
+    def take(self) -> list[_Numbered]:
+        """Return the next chunk, empty at the end."""
+        with self._lock:
+            size = max(1, min(CHUNK, len(self.ahead) // self._parts))
+            chunk = [self.ahead.popleft() for _ in range(min(size, len(self.ahead)))]
+            self._look()
+            return chunk
+
+    def _look(self) -> None:
+        self.ahead.extend(itertools.islice(self._source, CHUNK * self._parts - len(self.ahead)))
 
 
 class _Server:
     """One thread's process, renewed when it dies."""
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        work: Sequence[Judgement],
-        outcomes: list[Outcome | None],
-    ) -> None:
+    def __init__(self, command: Sequence[str], outcomes: dict[int, Outcome]) -> None:
         self._command = command
-        self._work = work
         self._outcomes = outcomes
         self._process: _JudgeProcess | None = None
 
-    def serve(self, todo: "queue.SimpleQueue[list[int]]") -> None:
+    def serve(self, work: _Work) -> None:
         try:
-            while True:
-                try:
-                    chunk = todo.get_nowait()
-                except queue.Empty:
-                    return
+            while chunk := work.take():
                 self._serve_chunk(chunk)
         finally:
             self._stop()
 
-    def _serve_chunk(self, chunk: list[int]) -> None:
+    def _serve_chunk(self, chunk: list[_Numbered]) -> None:
         waiting = deque(chunk)
         # A process that dies may have judged answers that it had not told of, so from then on one
         # is sent at a time: who is alone with a process that dies, twice, is guilty.
@@ -153,16 +169,16 @@ class _Server:
             process = self._process = self._process or _JudgeProcess(self._command)
             sent = [waiting[0]] if careful else list(waiting)
             try:
-                process.send([(index, self._work[index]) for index in sent])
-                for index in sent:
+                process.send(sent)
+                for index, _ in sent:
                     self._outcomes[index] = process.receive(index)
                     waiting.popleft()
             except _ProcessLost as lost:
                 self._stop()
-                if careful and suspect == waiting[0]:
-                    self._outcomes[waiting[0]] = Verdict(False, None, f"the judge {lost}")
+                if careful and suspect == waiting[0][0]:
+                    self._outcomes[suspect] = Verdict(False, None, f"the judge {lost}")
                     waiting.popleft()
-                suspect = waiting[0] if careful and waiting else None
+                suspect = waiting[0][0] if careful and waiting else None
                 careful = True
 
     def _stop(self) -> None:
@@ -188,6 +204,7 @@ class _JudgeProcess:
         )
         self._lines: deque[bytes] = deque()
         self._buffer = b""
+        self._problem: Problem | None = None
         try:
             self._read_line(self._within_wall(START_SECONDS))
         except _ProcessLost as lost:
@@ -195,19 +212,20 @@ class _JudgeProcess:
             self.stop()
             raise JudgeError(f"The judging process could not start: it {lost}. {said}") from None
 
-    def send(self, items: Sequence[tuple[int, Judgement]]) -> None:
-        lines = [
-            json.dumps(
-                {
-                    "id": index,
-                    "benchmark": item.benchmark,
-                    "problem": {name: getattr(item.problem, name) for name in _PROBLEM},
-                    "text": item.text,
-                    "last": place == len(items),
-                }
-            )
-            for place, (index, item) in enumerate(items, start=1)
-        ]
+    def send(self, items: Sequence[_Numbered]) -> None:
+        lines = []
+        for place, (index, item) in enumerate(items, start=1):
+            request = {
+                "id": index,
+                "benchmark": item.benchmark,
+                "text": item.text,
+                "last": place == len(items),
+            }
+            # A problem's repeats follow each other, and its hidden tests may be megabytes.
+            if item.problem is not self._problem:
+                self._problem = item.problem
+                request["problem"] = {name: getattr(item.problem, name) for name in _PROBLEM}
+            lines.append(json.dumps(request))
         stdin = self._process.stdin
         if stdin is None:
             raise _ProcessLost("has no input")

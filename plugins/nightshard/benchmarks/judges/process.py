@@ -2,8 +2,8 @@
 
 ``python -m nightshard.benchmarks.judges.process`` says ``{"ready": true}`` and then answers each
 line ``{"id", "benchmark", "problem", "text", "last"}`` with ``{"id", "verdict"}``, or with ``{"id",
-"failure"}`` where the judge itself is broken. Replies may be held back for a moment, but not behind
-a line whose ``last`` is true.
+"failure"}`` where the judge itself is broken. A line without ``problem`` means that of the line
+before. Replies may be held back for a moment, but not behind a line whose ``last`` is true.
 """
 
 import contextlib
@@ -38,11 +38,10 @@ SAY_SECONDS = 0.02
 _benchmark = functools.cache(registry.get)
 
 
-def judge_request(request: dict[str, Any]) -> dict[str, Any]:
+def judge_request(request: dict[str, Any], problem: Problem) -> dict[str, Any]:
     """Judge one request of the protocol."""
     try:
         benchmark = _benchmark(request["benchmark"])
-        problem = Problem(**request["problem"])
         if isinstance(benchmark, Warm):
             benchmark.warm(problem)
         with cpu_limit(CPU_SECONDS):
@@ -72,9 +71,12 @@ def main() -> None:
     math.judge("1", "\\boxed{1}")
     print(json.dumps({"ready": True}), file=answers, flush=True)
     said = time.monotonic()
+    problem = Problem("", "", "")
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        print(json.dumps(judge_request(request)), file=answers)
+        if "problem" in request:
+            problem = Problem(**request["problem"])
+        print(json.dumps(judge_request(request, problem)), file=answers)
         now = time.monotonic()
         # A wakeup of the pool for each answer would cost more than judging many of them does.
         if request.get("last", True) or now - said > SAY_SECONDS:

@@ -53,7 +53,7 @@ def score(prepared: Json) -> None:
     card = score_answers(
         read_table(store.requests),
         table_to_problems(read_table(store.problems)),
-        read_table(store.answers),
+        store.answers,
     )
     for sentence in card.failures.values():
         log.error("%s", sentence)
