@@ -170,7 +170,11 @@ CHOICE_BENCHMARKS = (
             metrics=METRICS,
             source="Hugging Face Hub: TIGER-Lab/MMLU-Pro",
         ),
-        HubSource("TIGER-Lab/MMLU-Pro", split="test"),
+        HubSource(
+            "TIGER-Lab/MMLU-Pro",
+            split="test",
+            revision="527feea0afed1de15a8c115abf7be4c912123315",
+        ),
         _mmlu_pro,
     ),
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nightshard.benchmarks.judges.code import CodeTest
 
 REPOSITORY = "livecodebench/code_generation_lite"
+REVISION = "0fe84c3912ea0c4d4a78037083943e8f0c4dd505"
 FILES = ("test.jsonl", "test2.jsonl", "test3.jsonl", "test4.jsonl", "test5.jsonl", "test6.jsonl")
 """Release n holds the first n files; see the dataset's card."""
 
@@ -97,7 +98,9 @@ class LiveCodeBench:
             where, rows = sources.read_rows(self.info.name, source, None)
         else:
             where = f"{REPOSITORY} on the Hub"
-            rows = sources.read_hub_files(self.info.name, REPOSITORY, FILES[: self.release])
+            rows = sources.read_hub_files(
+                self.info.name, REPOSITORY, FILES[: self.release], REVISION
+            )
 
         def make(_: int, place: str, row: Row) -> Problem:
             try:

@@ -29,10 +29,11 @@ class JeeBench:
     """The benchmark; its subsets are the subjects."""
 
     info: BenchmarkInfo
+    hub: HubSource
 
     def load(self, source: str | None = None) -> list[Problem]:
         """Load the problems from the Hub or from a local file with the same columns."""
-        where, rows = sources.read_rows(self.info.name, source or None, _HUB)
+        where, rows = sources.read_rows(self.info.name, source or None, self.hub)
 
         def make(index: int, place: str, row: Row) -> Problem:
             try:
@@ -41,7 +42,7 @@ class JeeBench:
                     raise ValueError(f"its type is {kind!r}; there are {', '.join(_WANTED)}.")
                 subject = str(row.get("subject") or "") or None
             except KeyError as missing:
-                like = f"those of {_HUB.path}"
+                like = f"those of {self.hub.path}"
                 raise sources.no_column(missing, row, f"{place} of {where}", like) from None
             except ValueError as error:
                 raise UserError(f"{where} cannot be used at {place}: {error}") from None
@@ -86,6 +87,7 @@ JEE_BENCHMARKS = (
             expected_tokens=6000,
             metrics=("credit", *METRICS),
             source=f"Hugging Face Hub: {_HUB.path}",
-        )
+        ),
+        _HUB,
     ),
 )

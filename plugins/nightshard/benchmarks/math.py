@@ -143,7 +143,11 @@ MATH_BENCHMARKS = (
     _math(
         "HMMT25",
         "HMMT25: Harvard-MIT Mathematics Tournament of February 2025, 30 problems, 10 times",
-        HubSource("MathArena/hmmt_feb_2025", split="train"),
+        HubSource(
+            "MathArena/hmmt_feb_2025",
+            split="train",
+            revision="6fdc4277120810ff75aa22d2d5489b91f7a262a1",
+        ),
         problems=30,
         repeats=10,
         expected_tokens=9000,
@@ -152,7 +156,12 @@ MATH_BENCHMARKS = (
     _math(
         "GSM8K",
         "GSM8K: 1,319 grade school word problems",
-        HubSource("openai/gsm8k", split="test", name="main"),
+        HubSource(
+            "openai/gsm8k",
+            split="test",
+            name="main",
+            revision="740312add88f781978c0658806c59bc2815b9866",
+        ),
         problems=1319,
         repeats=1,
         expected_tokens=400,

@@ -316,7 +316,7 @@ def _read_hub(benchmark: str, hub: HubSource) -> Iterator[tuple[str, Row]]:
 
 
 def read_hub_files(
-    benchmark: str, repository: str, names: Sequence[str]
+    benchmark: str, repository: str, names: Sequence[str], revision: str
 ) -> Iterator[tuple[str, Row]]:
     """Read JSON-lines files of a dataset on the Hub, line by line, since they may be large.
 
@@ -327,7 +327,7 @@ def read_hub_files(
 
     for name in names:
         with _from_hub(benchmark, repository):
-            path = hf_hub_download(repository, name, repo_type="dataset")
+            path = hf_hub_download(repository, name, repo_type="dataset", revision=revision)
         with Path(path).open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 yield f"line {number} of {name}", json.loads(line)

@@ -75,3 +75,9 @@ def test_a_misspelt_benchmark_is_answered_with_the_likely_one(typed: str, hint: 
 def test_a_name_like_no_benchmark_is_answered_with_all_of_them() -> None:
     with pytest.raises(UserError, match="there are Starter, MATH500, AIME24, AIME25, AMC23"):
         registry.info("xyzzy")
+
+
+def test_questions_come_from_a_pinned_commit_but_for_three_that_follow_main() -> None:
+    hubs = {name: getattr(registry.get(name), "hub", None) for name in registry.names()}
+    loose = [name for name, hub in hubs.items() if hub is not None and hub.revision is None]
+    assert loose == ["AIME25", "GPQADiamond", "JEEBench"]
