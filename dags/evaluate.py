@@ -8,6 +8,7 @@ from airflow.sdk import dag
 from nightshard.core.settings import Settings
 from nightshard.orchestration import tasks
 from nightshard.orchestration.params import evaluate_form
+from nightshard.orchestration.scoring import ScoreOperator
 from nightshard.orchestration.shard import SHARD_LABEL, ShardSensor
 
 
@@ -38,8 +39,8 @@ def evaluate() -> None:
     )
     collected = tasks.collect(prepared)
     merged = tasks.merge(collected)
-    scored = tasks.score(merged)
-    tasks.record(scored)
+    scored = ScoreOperator(task_id="score", prepared=merged)
+    tasks.record(scored.output)
 
     watched >> collected
 

@@ -1,6 +1,7 @@
 """Mathematics, choice, code and a task of lm-eval in one run, each judged in its own way."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,26 @@ def test_each_kind_is_judged_by_its_own_judge(
         "LiveCodeBench": 0.5,
         HARNESS: 0.25,
     }
+
+
+def test_a_job_on_the_cluster_judges_alike_where_the_profile_says_so(
+    run: FinishedRun, sources: dict[str, str], stack: Stack
+) -> None:
+    there = stack.run(
+        {
+            "tasks": [*sources, HARNESS],
+            "source": sources,
+            "repeats": 2,
+            "num_shards": 1,
+            "cluster": "judges-there",
+        }
+    )
+    assert there.state == "success", [
+        there.log(task) for task in there.tasks if task["state"] == "failed"
+    ]
+    assert there.summary()["scores"] == run.summary()["scores"]
+    (score,) = (task for task in there.tasks if task["task_id"] == "score")
+    assert re.search(r"Slurm job \d+_0 of cluster judges-there judges", there.log(score))
 
 
 def test_difficulties_and_repeats_are_told_too(run: FinishedRun, stack: Stack) -> None:

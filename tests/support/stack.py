@@ -228,6 +228,14 @@ def write_profiles(clusters: Path) -> None:
     variations: dict[str, dict[str, Any]] = {
         "echo": {"engine": echo},
         "three-kinds": {"engine": {**echo, "options": {"answer": THREE_KINDS_ANSWER}}},
+        "judges-there": {
+            "engine": {**echo, "options": {"answer": THREE_KINDS_ANSWER}},
+            "scoring": {
+                "where": "slurm",
+                "python": sys.executable,
+                "slurm": {"partition": "main", "cpus_per_task": 1},
+            },
+        },
         "slow": {"engine": {**echo, "options": SLOW}},
         "endless": {"engine": {**echo, "options": {**SLOW, "seconds_per_request": 600}}},
         "unreachable": {"ssh_conn_id": "nightshard_unreachable"},

@@ -8,7 +8,7 @@ from nightshard.core.requests import Message, Sampling
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question with its gold answer. It never leaves the control plane.
+    """One question with its gold answer. It leaves the control plane only to be judged.
 
     Attributes:
         problem_id: unique inside the benchmark.

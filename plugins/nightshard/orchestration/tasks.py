@@ -121,16 +121,6 @@ def merge(prepared: Json) -> Json:
 
 @task
 @one_sentence
-def score(prepared: Json) -> Json:
-    """Judge every answer."""
-    from nightshard.orchestration.steps import scoring
-
-    scoring.score(prepared)
-    return prepared
-
-
-@task
-@one_sentence
 def record(prepared: Json, **context: Any) -> Json:
     """Write the run, its shards and its scores to the database; twice changes nothing."""
     from nightshard.orchestration.steps import recording

@@ -105,7 +105,7 @@ def atomic_file(path: UPath) -> Iterator[IO[bytes]]:
     On a local disk it is written beside its place, synced and renamed over it. Elsewhere it is
     written to a temporary local file and uploaded when it is complete.
     """
-    local = _local(path)
+    local = local_path(path)
     if local is not None:
         local.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.gettempdir()) if local is None else local.parent
@@ -221,7 +221,8 @@ def _explained(path: UPath) -> Iterator[None]:
         ) from error
 
 
-def _local(path: UPath) -> Path | None:
+def local_path(path: UPath) -> Path | None:
+    """Return where a file lies on this machine, None where it lies elsewhere."""
     return Path(path.path) if path.protocol in ("", "file", "local") else None
 
 

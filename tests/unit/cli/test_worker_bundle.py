@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(
 
 @pytest.mark.parametrize("script", ["install.sh", "image.sh"])
 def test_shellcheck_finds_nothing_in_the_installers(script: str) -> None:
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed")
-    words = [shellcheck, "--shell=sh", str(SCRIPTS / script)]
+    words = [Path(sys.prefix) / "bin" / "shellcheck", "--shell=sh", SCRIPTS / script]
     found = subprocess.run(words, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
 

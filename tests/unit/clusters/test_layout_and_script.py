@@ -2,8 +2,8 @@
 
 import json
 import shlex
-import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.scoring import score_profile
 from nightshard.clusters.script import render_script
 from nightshard.clusters.submission import Submission
 from nightshard.core.errors import UserError
@@ -142,15 +143,19 @@ def test_bash_gives_a_nasty_value_to_the_program() -> None:
 
 
 @pytest.mark.parametrize("setup", [[], ["module load cuda"]])
-def test_shellcheck_finds_nothing(tmp_path: Path, setup: list[str]) -> None:
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed")
+@pytest.mark.parametrize("judges", [False, True])
+def test_shellcheck_finds_nothing(tmp_path: Path, setup: list[str], judges: bool) -> None:
     worker = {"python": "/p", "setup": setup, "env": {"A": "b c"}}
+    chosen = profile(worker=worker, scoring={"where": "slurm", "python": "/q"})
     script = tmp_path / "job.sbatch"
-    script.write_text(render(profile(worker=worker)))
+    script.write_text(render(score_profile(chosen) if judges else chosen))
 
-    found = subprocess.run([shellcheck, str(script)], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [Path(sys.prefix) / "bin" / "shellcheck", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert found.stdout == ""
 

@@ -101,6 +101,11 @@ def test_the_local_profile_is_good() -> None:
             "  gres: gpu:2\nengine:\n  tensor_parallel: 4",
             "line 8: the engine asks for 4 GPUs and a shard holds 2",
         ),
+        (
+            "  accounting: no",
+            "  accounting: no\nscoring:\n  where: slurm",
+            "line 7: scoring.python is missing; name the Python on the cluster that judges",
+        ),
         ("title: A", "title: [", "not valid YAML"),
         ("title: A cluster", "name: other\ntitle: x", "line 1: name must equal the file name"),
     ],

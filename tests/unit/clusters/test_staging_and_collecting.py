@@ -45,7 +45,7 @@ def test_the_workers_archive_depends_on_its_content_only(tmp_path: Path) -> None
 
 
 def test_a_folder_without_a_worker_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="There is no shard worker in"):
+    with pytest.raises(UserError, match="The package shard_worker is not in"):
         worker_archive(tmp_path)
 
 

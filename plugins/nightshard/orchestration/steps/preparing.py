@@ -11,7 +11,7 @@ from nightshard.core.plan import check_shard_count, split_into_shards, with_past
 from nightshard.core.requests import Request
 from nightshard.core.run_params import RunParams
 from nightshard.core.run_plan import RunPlan
-from nightshard.orchestration.steps import Json, store_of
+from nightshard.orchestration.steps import Json, profile_of, store_of
 from nightshard.results.answers import known_answers
 from nightshard.results.arrow import planned_table, problems_to_table, requests_to_table
 from nightshard.results.lengths import past_lengths
@@ -41,6 +41,7 @@ def prepare(plan: Json) -> Json:
                 "trigger a new run instead of clearing this one."
             )
         return prepared
+    _check_sandbox(run)
     problems, requests = _ask(run.params)
     if run.params.num_shards is not None:
         check_shard_count(run.num_shards, len(requests))
@@ -81,11 +82,16 @@ def prepare(plan: Json) -> Json:
     return prepared
 
 
+def _check_sandbox(run: RunPlan) -> None:
+    """Make sure, before a GPU works for it, that code can be judged, where that is done here."""
+    sandboxed = any(registry.info(name).sandboxed for name in run.params.tasks)
+    if sandboxed and profile_of(run).scoring.where == "airflow":
+        check_sandbox()
+
+
 def _ask(params: RunParams) -> tuple[dict[str, list[Problem]], list[Request]]:
     problems: dict[str, list[Problem]] = {}
     requests: list[Request] = []
-    if any(registry.info(name).sandboxed for name in params.tasks):
-        check_sandbox()
     for name in params.tasks:
         benchmark = registry.get(name)
         problems[name] = benchmark.load(params.source.get(name))[: params.limit]

@@ -11,8 +11,9 @@ from nightshard.results.answers import save_answers
 from nightshard.results.arrow import table_to_problems
 from nightshard.results.merge import ShardOutput, merged_chunks, write_merged
 from nightshard.results.records import MetricRecord
+from nightshard.results.score import ScoreCard
 from nightshard.results.score import score as score_answers
-from nightshard.results.store import read_json, read_table, write_json, write_table
+from nightshard.results.store import RunStore, read_json, read_table, write_json, write_table
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,15 @@ def score(prepared: Json) -> None:
         table_to_problems(read_table(store.problems)),
         store.answers,
     )
+    keep(store, card)
+
+
+def keep(store: RunStore, card: ScoreCard) -> None:
+    """Write a run's scores into its store.
+
+    Raises:
+        UserError: no benchmark could be scored.
+    """
     for sentence in card.failures.values():
         log.error("%s", sentence)
     if not headline(card.metrics):
