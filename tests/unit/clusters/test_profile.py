@@ -104,7 +104,7 @@ def test_the_local_profile_is_good() -> None:
         (
             "  accounting: no",
             "  accounting: no\nscoring:\n  where: slurm",
-            "line 7: scoring.python is missing; name the Python on the cluster that judges",
+            "line 8: scoring.python is missing; name the Python on the cluster that judges",
         ),
         ("title: A", "title: [", "not valid YAML"),
         ("title: A cluster", "name: other\ntitle: x", "line 1: name must equal the file name"),
