@@ -80,7 +80,7 @@ class LiveCodeBench:
 
         Args:
             text: a difficulty, a window of contest dates or both, such as
-                ``hard,2024-08..2025-01``; see :meth:`Part.parse`.
+                ``hard+2024-08..2025-01``; see :meth:`Part.parse`.
 
         Raises:
             UserError: the text cannot be read.

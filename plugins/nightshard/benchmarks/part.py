@@ -27,7 +27,7 @@ class Part:
 
     @classmethod
     def parse(cls, name: str, text: str) -> Self:
-        """Read ``hard``, ``2024-08..2025-01`` or both with a comma between.
+        """Read ``hard``, ``2024-08..2025-01`` or both with a + between.
 
         Args:
             name: of the benchmark, for messages.
@@ -37,7 +37,7 @@ class Part:
             UserError: it is neither.
         """
         values: dict[str, str] = {}
-        for word in text.split(","):
+        for word in text.split("+"):
             window = _WINDOW.fullmatch(word)
             found = {"difficulty": word} if word in DIFFICULTIES else {}
             if window and any(window.groups()):
@@ -45,7 +45,7 @@ class Part:
             if not found or found.keys() & values.keys():
                 raise UserError(
                     f"{name}: {word!r} is no part of it; write {', '.join(DIFFICULTIES)}, dates "
-                    "such as 2024-08..2025-01, or one of each with a comma between."
+                    "such as 2024-08..2025-01, or one of each with a + between."
                 )
             values |= found
         part = cls(**values)

@@ -173,7 +173,7 @@ def parts(folder: Path, part: str) -> list[str]:
         ("2024-08-01..2025-01-30", ["q2"]),
         ("2025-01..", ["q3", "q4"]),
         ("..2024-08", ["q1", "q2"]),
-        ("easy,2024-08..", ["q3"]),
+        ("easy+2024-08..", ["q3"]),
     ],
 )
 def test_a_part_of_a_release_is_asked(tmp_path: Path, part: str, expected: list[str]) -> None:
@@ -185,7 +185,7 @@ def test_a_part_of_a_release_is_asked(tmp_path: Path, part: str, expected: list[
     [
         ("", "'' is no part of it; write easy, medium, hard, dates such as 2024-08..2025-01"),
         ("..", "'..' is no part of it"),
-        ("hard,easy", "'easy' is no part of it"),
+        ("hard+easy", "'easy' is no part of it"),
         ("2024-8..", "'2024-8..' is no part of it"),
         ("2025-02..2025-01-31", "its dates end before they begin; swap them"),
         ("2030-01..", "has no problem of LiveCodeBenchV6@2030-01..; choose a wider part"),
