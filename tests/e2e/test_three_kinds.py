@@ -55,8 +55,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def run(stack: Stack, sources: dict[str, str]) -> FinishedRun:
+def asked(stack: Stack, sources: dict[str, str], cluster: str) -> FinishedRun:
     """Every question gets the same answer: a program, the letter B in a box, the number 3."""
     finished = stack.run(
         {
@@ -64,13 +63,18 @@ def run(stack: Stack, sources: dict[str, str]) -> FinishedRun:
             "source": sources,
             "repeats": 2,
             "num_shards": 2,
-            "cluster": "three-kinds",
+            "cluster": cluster,
         }
     )
     assert finished.state == "success", [
         finished.log(task) for task in finished.tasks if task["state"] == "failed"
     ]
     return finished
+
+
+@pytest.fixture(scope="module")
+def run(stack: Stack, sources: dict[str, str]) -> FinishedRun:
+    return asked(stack, sources, "three-kinds")
 
 
 def test_each_kind_is_judged_by_its_own_judge(
@@ -91,18 +95,7 @@ def test_each_kind_is_judged_by_its_own_judge(
 def test_a_job_on_the_cluster_judges_alike_where_the_profile_says_so(
     run: FinishedRun, sources: dict[str, str], stack: Stack
 ) -> None:
-    there = stack.run(
-        {
-            "tasks": [*sources, HARNESS],
-            "source": sources,
-            "repeats": 2,
-            "num_shards": 1,
-            "cluster": "judges-there",
-        }
-    )
-    assert there.state == "success", [
-        there.log(task) for task in there.tasks if task["state"] == "failed"
-    ]
+    there = asked(stack, sources, "judges-there")
     assert there.summary()["scores"] == run.summary()["scores"]
     (score,) = (task for task in there.tasks if task["task_id"] == "score")
     assert re.search(r"Slurm job \d+_0 of cluster judges-there judges", there.log(score))

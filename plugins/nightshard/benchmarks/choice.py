@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from nightshard.benchmarks import sources
 from nightshard.benchmarks.base import METRICS, REASONING, BenchmarkInfo, Problem, Verdict, chat
 from nightshard.benchmarks.sources import HubSource, Row
-from nightshard.core.errors import UserError
 from nightshard.core.requests import Message
 
 LETTERS = "ABCDEFGHIJ"
@@ -58,21 +57,13 @@ class ChoiceBenchmark:
 
     def load(self, source: str | None = None) -> list[Problem]:
         """Load the problems from the Hub or from a local file with the same columns."""
-        where, rows = sources.read_rows(self.info.name, source or None, self.hub)
         like = f"those of {self.hub.path}" if self.hub else "question, options and answer"
 
-        def make(index: int, place: str, row: Row) -> Problem:
-            try:
-                question = self.read(row)
-            except KeyError as missing:
-                raise sources.no_column(missing, row, f"{place} of {where}", like) from None
-            except ValueError as error:
-                raise UserError(f"{where} cannot be used at {place}: {error}") from None
+        def read(index: int, row: Row) -> Problem:
+            question = self.read(row)
             return _lettered(question.problem_id or str(index), question)
 
-        problems = sources.collect(rows, make, where)
-        sources.check_count(self.info.name, problems, where, None if source else self.info.problems)
-        return problems
+        return sources.load_rows(self.info, source, self.hub, read, like)
 
     def messages(self, problem: Problem, system_prompt: str | None = None) -> list[Message]:
         """Render the chat that asks the problem."""

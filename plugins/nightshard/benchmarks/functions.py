@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from nightshard.benchmarks import sources
 from nightshard.benchmarks.base import METRICS, REASONING, BenchmarkInfo, Problem, Verdict, chat
 from nightshard.benchmarks.sources import HubSource, Row
-from nightshard.core.errors import UserError
 from nightshard.core.requests import Message
 
 _COMPLETE = (
@@ -63,22 +62,14 @@ class FunctionBenchmark:
 
     def load(self, source: str | None = None) -> list[Problem]:
         """Load the problems from the Hub or from a local file with the same columns."""
-        where, rows = sources.read_rows(self.info.name, source or None, self.hub)
 
-        def make(_: int, place: str, row: Row) -> Problem:
-            try:
-                function = self.read(row)
-            except KeyError as missing:
-                like = f"those of {self.hub.path}"
-                raise sources.no_column(missing, row, f"{place} of {where}", like) from None
-            except ValueError as error:
-                raise UserError(f"{where} cannot be used at {place}: {error}") from None
+        def read(_: int, row: Row) -> Problem:
+            function = self.read(row)
             gold = {"name": function.name, "given": function.given, "exam": function.exam}
             return Problem(function.problem_id, function.question, json.dumps(gold))
 
-        problems = sources.collect(rows, make, where)
-        sources.check_count(self.info.name, problems, where, None if source else self.info.problems)
-        return problems
+        like = f"those of {self.hub.path}"
+        return sources.load_rows(self.info, source, self.hub, read, like)
 
     def messages(self, problem: Problem, system_prompt: str | None = None) -> list[Message]:
         """Render the chat that asks the problem."""

@@ -7,7 +7,6 @@ from nightshard.benchmarks import sources
 from nightshard.benchmarks.base import METRICS, REASONING, BenchmarkInfo, Problem, Verdict, chat
 from nightshard.benchmarks.choice import said
 from nightshard.benchmarks.sources import HubSource, Row
-from nightshard.core.errors import UserError
 from nightshard.core.requests import Message
 
 ONE, SEVERAL, INTEGER, NUMERIC = "MCQ", "MCQ(multiple)", "Integer", "Numeric"
@@ -33,24 +32,8 @@ class JeeBench:
 
     def load(self, source: str | None = None) -> list[Problem]:
         """Load the problems from the Hub or from a local file with the same columns."""
-        where, rows = sources.read_rows(self.info.name, source or None, self.hub)
-
-        def make(index: int, place: str, row: Row) -> Problem:
-            try:
-                kind, gold, text = (said(row, name) for name in ("type", "gold", "question"))
-                if kind not in _WANTED:
-                    raise ValueError(f"its type is {kind!r}; there are {', '.join(_WANTED)}.")
-                subject = str(row.get("subject") or "") or None
-            except KeyError as missing:
-                like = f"those of {self.hub.path}"
-                raise sources.no_column(missing, row, f"{place} of {where}", like) from None
-            except ValueError as error:
-                raise UserError(f"{where} cannot be used at {place}: {error}") from None
-            return Problem(str(index), text, json.dumps({"type": kind, "gold": gold}), subject)
-
-        problems = sources.collect(rows, make, where)
-        sources.check_count(self.info.name, problems, where, None if source else self.info.problems)
-        return problems
+        like = f"those of {self.hub.path}"
+        return sources.load_rows(self.info, source, self.hub, _problem, like)
 
     def messages(self, problem: Problem, system_prompt: str | None = None) -> list[Message]:
         """Render the chat that asks the problem."""
@@ -72,6 +55,14 @@ class JeeBench:
         if gold["type"] == SEVERAL:
             return choice.judge_several(gold["gold"], text)
         return number.judge(gold["gold"], text, tolerance=0.01)
+
+
+def _problem(index: int, row: Row) -> Problem:
+    kind, gold, text = (said(row, name) for name in ("type", "gold", "question"))
+    if kind not in _WANTED:
+        raise ValueError(f"its type is {kind!r}; there are {', '.join(_WANTED)}.")
+    subject = str(row.get("subject") or "") or None
+    return Problem(str(index), text, json.dumps({"type": kind, "gold": gold}), subject)
 
 
 JEE_BENCHMARKS = (

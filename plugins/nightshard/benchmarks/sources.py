@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nightshard.benchmarks.base import Problem
+from nightshard.benchmarks.base import BenchmarkInfo, Problem
 from nightshard.core.errors import UserError
 
 Row = Mapping[str, Any]
@@ -97,6 +97,41 @@ def read_rows(
     if hub is not None:
         return f"{hub.path} on the Hub", _read_hub(benchmark, hub)
     raise UserError(f"{benchmark} is not on the Hub; give a local file as its source.")
+
+
+def load_rows(
+    info: BenchmarkInfo,
+    source: str | None,
+    hub: HubSource | None,
+    read: Callable[[int, Row], Problem],
+    like: str,
+) -> list[Problem]:
+    """Load a benchmark's problems by a function that knows its columns.
+
+    Args:
+        info: the benchmark.
+        source: a local file; None or empty means the Hub.
+        hub: where the benchmark lies on the Hub, None where it is in a file.
+        read: makes a problem of a row and its number from 0; raises KeyError for a column that is
+            not there, and ValueError with a sentence.
+        like: which columns a row should have.
+
+    Raises:
+        UserError: as :func:`load`.
+    """
+    where, rows = read_rows(info.name, source or None, hub)
+
+    def make(index: int, place: str, row: Row) -> Problem:
+        try:
+            return read(index, row)
+        except KeyError as missing:
+            raise no_column(missing, row, f"{place} of {where}", like) from None
+        except ValueError as error:
+            raise UserError(f"{where} cannot be used at {place}: {error}") from None
+
+    problems = collect(rows, make, where)
+    check_count(info.name, problems, where, None if source else info.problems)
+    return problems
 
 
 def check_count(

@@ -192,8 +192,17 @@ def execute(job: dict[str, typing.Any]) -> int:
 def prepare(job: dict[str, typing.Any], names: dict[str, typing.Any]) -> None:
     """Run what comes first, then the program."""
     if job["prelude"]:
-        perform(job["prelude"], names)
+        exec(job["prelude"], names)  # noqa: S102 (that is the job)
     perform(job["source"], names)
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(prelude: str) -> typing.Any:
+    """Compile what many programs begin with, before they are forked; they report what is wrong."""
+    try:
+        return compile(prelude, "prelude.py", "exec")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return prelude
 
 
 def perform(source: str, names: dict[str, typing.Any]) -> None:
@@ -272,6 +281,7 @@ def run(job: dict[str, typing.Any], talk: Talk) -> dict[str, typing.Any]:
         memory_file("stderr"),
     )
     began = time.monotonic()
+    job["prelude"] = compiled(job["prelude"])
     if job.get("exam"):
         asked, asks = os.pipe()
         hears, answer = os.pipe()
