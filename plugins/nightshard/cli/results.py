@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -96,6 +97,17 @@ def check() -> None:
         f"The results database {stands} and this version needs {state.head}: run "
         "`nightshard db upgrade`."
     )
+
+
+@db.command()
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+def export(path: Path) -> None:
+    """Write all scores into FILE, a .parquet or .csv table with a row each."""
+    from nightshard.results.database import open_database
+    from nightshard.results.export import export_scores
+
+    count = export_scores(open_database(_settings().database_url), path)
+    click.echo(f"{count} scores written to {path}")
 
 
 class ScoreTable:

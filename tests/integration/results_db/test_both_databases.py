@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 
 from nightshard.core.errors import UserError
 from nightshard.results import database, read
+from nightshard.results.export import scores_table
 from nightshard.results.records import (
     AttemptRecord,
     MetricRecord,
@@ -255,6 +256,7 @@ def test_both_databases_give_the_same_answers(postgres_url, tmp_path):
                 read.list_results(engine, model="MODEL-1", benchmark="starter", limit=3),
                 read.list_runs(engine),
                 read.trace(engine, "run-1", [ShardKey("run-0", 2, 1), ShardKey("run-1", 0, 1)]),
+                scores_table(engine).to_pylist(),
             )
         )
     assert answers[0] == answers[1]
