@@ -13,6 +13,7 @@ from nightshard.cli.import_answers import import_answers
 from nightshard.cli.launch import launch
 from nightshard.cli.local import local_cluster, quickstart, stop_everything, worker_env
 from nightshard.cli.logs import logs
+from nightshard.cli.publish import publish
 from nightshard.cli.rescore import rescore
 from nightshard.cli.results import db, results
 from nightshard.cli.status import status
@@ -33,7 +34,7 @@ def cli() -> None:
 
 
 for command in (
-    *(launch, status, logs, cancel, results, rescore, compare, gate, import_answers, db),
+    *(launch, status, logs, cancel, results, rescore, compare, gate, publish, import_answers, db),
     *(local_cluster, quickstart, stop_everything, worker_env, worker_bundle),
 ):
     cli.add_command(command)
