@@ -106,6 +106,7 @@ async def test_node_set_down(lab: Lab, reliability: Reliability) -> None:
     )
 
 
+@pytest.mark.timeout(400)  # Slurm holds a requeued job for two minutes, and may take another one
 @pytest.mark.fault("Slurm's own trouble", "a node is set down where the site requeues jobs itself")
 async def test_node_set_down_with_requeue(lab: Lab, reliability: Reliability) -> None:
     run = await lab.stage(rows=6, slurm={"requeue": True})
@@ -132,7 +133,7 @@ async def _start_now(lab: Lab, run: FaultRun) -> None:
     """Cut short the two minutes for which Slurm holds a requeued job back."""
     element = await run.element(0)
     again = run.folder / "shards/00000/claim-1-restart-1"
-    for _ in range(16):  # longer than the two minutes: Slurm may overlook the wish
+    for _ in range(30):  # longer than the two minutes: Slurm may overlook the wish
         lab.site.ask("scontrol", "update", f"JobId={element}", "StartTime=now", check=False)
         with contextlib.suppress(AssertionError):
             return await until(again.exists, "Slurm started the job again", timeout_s=10)
