@@ -8,6 +8,7 @@ import click
 from nightshard import __version__
 from nightshard.cli.cancel import cancel
 from nightshard.cli.compare import compare
+from nightshard.cli.doctor import doctor
 from nightshard.cli.gate import gate
 from nightshard.cli.import_answers import import_answers
 from nightshard.cli.launch import launch
@@ -35,7 +36,7 @@ def cli() -> None:
 
 for command in (
     *(launch, status, logs, cancel, results, rescore, compare, gate, publish, import_answers, db),
-    *(local_cluster, quickstart, stop_everything, worker_env, worker_bundle),
+    *(doctor, local_cluster, quickstart, stop_everything, worker_env, worker_bundle),
 ):
     cli.add_command(command)
 

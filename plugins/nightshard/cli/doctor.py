@@ -1,0 +1,105 @@
+"""``nightshard doctor``: what works on this machine, and a remedy for what does not."""
+
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from nightshard.core.errors import NightshardError, UserError
+from nightshard.core.settings import Settings
+
+Check = Callable[[Settings], str]
+"""Returns a sentence on what works, or raises a UserError with what does not and a remedy."""
+
+
+def _sandbox(_: Settings) -> str:
+    from nightshard.benchmarks.judges.sandbox.bubblewrap import check_sandbox
+
+    check_sandbox()
+    return "programs that models wrote can be judged in a sandbox"
+
+
+def _database(settings: Settings) -> str:
+    from nightshard.results.database import check
+
+    state = check(settings.database_url)
+    if not state.is_head:
+        raise UserError("its tables are missing or old; run `nightshard db upgrade`.")
+    return f"its tables are those of this version ({state.head})"
+
+
+def _store(settings: Settings) -> str:
+    if "://" in settings.store:
+        return f"{settings.store}, which is not tried"
+    folder = Path(settings.store)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return f"{folder} can be written"
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror or error}); choose another one by "
+            "NIGHTSHARD_STORE."
+        ) from None
+
+
+def _profiles(settings: Settings) -> str:
+    from nightshard.clusters.profile import load_named, profile_names
+
+    names = profile_names(settings.clusters)
+    if not names:
+        raise UserError(f"{settings.clusters} holds no cluster; put a profile there.")
+    for name in names:
+        load_named(settings.clusters, name, settings.variables(os.environ))
+    return f"{', '.join(names)} can be used"
+
+
+def _benchmarks(settings: Settings) -> str:
+    from nightshard.benchmarks.own import read_folder
+
+    own = read_folder(settings.benchmarks)
+    if own.broken:
+        raise UserError(next(iter(own.broken.values())))
+    return f"{len(own.found)} of your own in {settings.benchmarks}"
+
+
+def _harness(_: Settings) -> str:
+    from nightshard.benchmarks.harness import HOW_TO_GET
+
+    if importlib.util.find_spec("lm_eval") is None:
+        raise UserError(f"it is not here, so lm-eval: tasks cannot be asked; {HOW_TO_GET}.")
+    return "its tasks can be asked"
+
+
+CHECKS: dict[str, Check] = {
+    "sandbox": _sandbox,
+    "results database": _database,
+    "answer store": _store,
+    "cluster profiles": _profiles,
+    "own benchmarks": _benchmarks,
+    "lm-evaluation-harness": _harness,
+}
+
+
+@click.command()
+def doctor() -> None:
+    """Check this machine; exit code 1 where something does not work."""
+    sick = 0
+    for name, well, sentence in examine(Settings.from_env(os.environ)):
+        sick += not well
+        click.secho(f"{'ok  ' if well else 'FAIL'} {name}: {sentence}", fg=None if well else "red")
+    if sick:
+        sys.exit(1)
+
+
+def examine(settings: Settings) -> Iterator[tuple[str, bool, str]]:
+    """Yield for each check its name, whether it works, and a sentence."""
+    for name, check in CHECKS.items():
+        try:
+            yield name, True, check(settings)
+        except NightshardError as error:
+            yield name, False, str(error)
