@@ -99,3 +99,17 @@ def test_more_problems_generate_only_the_new_ones(run: FinishedRun, stack: Stack
     assert more.state == "success"
     assert (more.summary()["reused"], more.summary()["requests"]) == (LIMIT, LIMIT + 2)
     assert more.summary()["shards"] == 2  # no shard is cut that would have no question
+
+
+def test_a_model_that_is_served_elsewhere_needs_no_folder_on_the_cluster(stack: Stack) -> None:
+    run = stack.run(
+        {"model": "org/served", "tasks": ["Starter"], "cluster": "served", "num_shards": 2}
+    )
+    assert run.state == "success", [
+        run.log(task) for task in run.tasks if task["state"] == "failed"
+    ]
+    key = run.summary()["run_key"]
+    answers = stack.settings.state / "store" / "runs" / key / "answers.parquet"
+    assert set(pq.read_table(answers).column("text").to_pylist()) == {"It is \\boxed{9}."}
+    shown = json.loads(stack.cli("results", "--run", key, "--json").stdout)
+    assert {one["revision"] for one in shown} == {"served as org/served"}

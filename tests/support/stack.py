@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from support.served import served_model
 
 from nightshard.cli.api import AirflowApi
 from nightshard.core.settings import PROJECT_ROOT, Settings
@@ -152,11 +153,11 @@ def running_stack(state: Path, worker_env: Path) -> Iterator[Stack]:
         {"NIGHTSHARD_STATE": str(state), "NIGHTSHARD_CLUSTERS": str(clusters)}
     )
     model = tiny_model(state / "tiny-model", worker_env)
-    write_profiles(clusters)
     environment = own_benchmarks(settings)
     write_benchmarks(Path(environment["NIGHTSHARD_BENCHMARKS"]))
     stack = LocalStack(settings, extra_environment=environment)
-    try:
+    with served_model("It is \\boxed{9}.") as served, stopping(stack):
+        write_profiles(clusters, served)
         from nightshard.local.cluster import LocalCluster
         from nightshard.local.stack import cluster_root
 
@@ -169,6 +170,13 @@ def running_stack(state: Path, worker_env: Path) -> Iterator[Stack]:
             assert time.monotonic() < deadline, api.import_errors()
             time.sleep(POLL_S)
         yield Stack(settings, cluster, airflow, model)
+
+
+@contextmanager
+def stopping(stack: LocalStack) -> Iterator[None]:
+    """Stop everything in the end, whatever happens."""
+    try:
+        yield
     finally:
         stack.down()
 
@@ -219,7 +227,7 @@ def tiny_model(folder: Path, worker_env: Path) -> Path:
     return folder
 
 
-def write_profiles(clusters: Path) -> None:
+def write_profiles(clusters: Path, served: str) -> None:
     """Write the local profile as it is, and variations of it under other names."""
     source = PROJECT_ROOT / "include" / "clusters" / "local.yaml"
     shutil.copy(source, clusters)
@@ -236,6 +244,7 @@ def write_profiles(clusters: Path) -> None:
                 "slurm": {"partition": "main", "cpus_per_task": 1},
             },
         },
+        "served": {"engine": {**echo, "name": "openai", "options": {"base_url": served}}},
         "slow": {"engine": {**echo, "options": SLOW}},
         "endless": {"engine": {**echo, "options": {**SLOW, "seconds_per_request": 600}}},
         "unreachable": {"ssh_conn_id": "nightshard_unreachable"},

@@ -7,12 +7,16 @@ from typing import Any
 from shard_worker import CONTRACT_VERSION, __version__, model_files
 from shard_worker.versions import engine_version
 
+NOWHERE = "/"
+"""Path of a model without a folder here; the contract asks for an absolute one."""
+
 
 def describe(model: str, engine: str, adapter: str | None = None) -> dict[str, Any]:
     """Describe a model and the engine that would run it; needs about a second on a login node.
 
     Args:
-        model: folder of the weights, absolute or relative, ``~`` allowed.
+        model: folder of the weights, absolute or relative, ``~`` allowed; with the engine
+            ``openai`` the name of a model that is served elsewhere.
         engine: of the worker.
         adapter: folder of a LoRA adapter on top of the weights.
 
@@ -23,6 +27,8 @@ def describe(model: str, engine: str, adapter: str | None = None) -> dict[str, A
     Raises:
         ConfigError: the model or the adapter does not exist, or the engine is not installed.
     """
+    if engine == "openai":
+        return _served(model)
     path = _absolute(model)
     model_files.check_model_folder(path)
     return {
@@ -35,6 +41,21 @@ def describe(model: str, engine: str, adapter: str | None = None) -> dict[str, A
         "worker_version": __version__,
         "contract_version": CONTRACT_VERSION,
         "adapter": None if adapter is None else _adapter(_absolute(adapter)),
+    }
+
+
+def _served(name: str) -> dict[str, Any]:
+    """Describe a model by its name: nobody here sees its files, so the name is its revision."""
+    return {
+        "path": NOWHERE,
+        "revision": f"served as {name}",
+        "chat_template_sha256": None,
+        "max_model_len": None,
+        "engine": "openai",
+        "engine_version": engine_version("openai"),
+        "worker_version": __version__,
+        "contract_version": CONTRACT_VERSION,
+        "adapter": None,
     }
 
 

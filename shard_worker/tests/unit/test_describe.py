@@ -34,6 +34,12 @@ def test_describe_prints_one_json_line_with_the_agreed_fields(
     }
 
 
+def test_a_model_that_is_served_elsewhere_is_known_by_its_name() -> None:
+    value = describe("org/served", "openai")
+    assert (value["revision"], value["path"]) == ("served as org/served", "/")
+    assert value["max_model_len"] is None
+
+
 def test_an_adapter_is_described_by_its_files(
     model: Path, capsys: pytest.CaptureFixture[str], restored_process: None, tmp_path: Path
 ) -> None:

@@ -243,6 +243,14 @@ async def test_what_set_up_lines_print_does_not_spoil_an_answer(runs) -> None:
     assert (described.path, described.engine, described.max_model_len) == (str(model), "echo", 2048)
 
 
+async def test_a_model_that_is_served_elsewhere_needs_no_folder(runs) -> None:
+    profile = runs.profile()
+    archive = await ensure_worker(runs.transport, profile, WORKER_SOURCE)
+    name = "org/served at v2"
+    described = await describe_model(runs.transport, profile, archive, name, engine="openai")
+    assert described.revision == "served as org/served at v2"
+
+
 async def test_a_model_is_found_by_folder_and_by_hub_id(runs) -> None:
     models = Path(runs.profile().models.dir)
     plain = models / "org--plain" / "main"

@@ -10,6 +10,7 @@ from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.models import ADAPTER_FILE, describe_model, resolve_model
 from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.staging import ensure_worker, preflight
+from nightshard.core.errors import UserError
 from nightshard.core.fingerprint import ModelDescription
 from nightshard.core.run_params import RunParams, make_run_key, parse_run_params, split_revision
 from nightshard.core.run_plan import (
@@ -20,6 +21,9 @@ from nightshard.core.run_plan import (
 )
 from nightshard.orchestration.connections import open_transport
 from nightshard.orchestration.steps import current_settings, layout_of, profile_named
+
+SERVED_ELSEWHERE = "openai"
+"""The engine whose model has no folder on the cluster."""
 
 WORKER_BYTES = 1024**2
 """Room that the worker's archive needs with plenty to spare."""
@@ -74,6 +78,10 @@ async def _ask_cluster(
     async with open_transport(profile) as transport:
         await preflight(transport, profile, layout, WORKER_BYTES)
         worker = await ensure_worker(transport, profile, current_settings().worker_source)
+        if engine == SERVED_ELSEWHERE:
+            return worker, await describe_model(
+                transport, profile, worker, _served_name(params), engine=engine
+            )
         path = await resolve_model(transport, profile, params.model, params.revision)
         adapter = None
         if params.adapter is not None:
@@ -82,3 +90,17 @@ async def _ask_cluster(
         return worker, await describe_model(
             transport, profile, worker, path, engine=engine, adapter=adapter
         )
+
+
+def _served_name(params: RunParams) -> str:
+    """Name a model that is served elsewhere; the revision is what the user says of it.
+
+    Raises:
+        UserError: an adapter was asked for.
+    """
+    if params.adapter is not None:
+        raise UserError(
+            f"The adapter {params.adapter} cannot be put on a model that is served elsewhere; "
+            "serve it there, and leave it out here."
+        )
+    return params.model if params.revision is None else f"{params.model} at {params.revision}"
