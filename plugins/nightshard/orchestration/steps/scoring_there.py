@@ -8,6 +8,7 @@ from pathlib import Path
 
 from upath import UPath
 
+from nightshard.clusters.errors import QueueFullError, TransportError
 from nightshard.clusters.patience import patiently
 from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.scoring import ScoreJob, begin, score_layout
@@ -68,15 +69,18 @@ async def _submit(run: RunPlan, profile: ClusterProfile, try_number: int) -> Sco
 
     async def begin_over_ssh() -> ScoreJob:
         async with open_transport(profile) as transport:
-            return await begin(
-                transport,
-                profile,
-                score_layout(profile, run.run_key),
-                files,
-                archive=archive,
-                templates=settings.templates,
-                owner=try_number,
-            )
+            try:
+                return await begin(
+                    transport,
+                    profile,
+                    score_layout(profile, run.run_key),
+                    files,
+                    archive=archive,
+                    templates=settings.templates,
+                    owner=try_number,
+                )
+            except QueueFullError as error:  # there will be room: as if it could not be asked
+                raise TransportError(str(error)) from None
 
     return await patiently(begin_over_ssh, log.warning)
 
