@@ -77,7 +77,8 @@ def test_marking_a_shard_failed_cancels_its_job_and_no_other(
 def test_clearing_a_lost_shard_runs_it_again_and_keeps_what_was_finished(
     stack: Stack, airflow: httpx.Client
 ) -> None:
-    run_id = stack.trigger({**SLOW_RUN, "seed": 2})
+    # Sharing their work, the other shard might finish this one's.
+    run_id = stack.trigger({**SLOW_RUN, "seed": 2, "balance": "static"})
     eventually(lambda: working(stack, run_id), "both shards at work")
     job = stack.api().result(run_id, "submit_shards")[0]
     stack.command("scancel", job["job_id"])
