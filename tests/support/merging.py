@@ -1,17 +1,34 @@
 """What the merge and the answer store take and give as files, as tables."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from upath import UPath
 
+from nightshard.core.requests import Request
 from nightshard.results import answers, merge
 from nightshard.results.arrow import MERGED_SCHEMA
 from nightshard.results.merge import ShardOutput
 from nightshard.results.store import write_table
+
+
+def answers_to(requests: Iterable[Request], texts: Iterable[str]) -> pa.Table:
+    """Give each request a text, as if a run had been merged."""
+    rows = [
+        {
+            "request_id": request.request_id,
+            "benchmark": request.benchmark,
+            "problem_id": request.problem_id,
+            "repeat_idx": request.repeat_idx,
+            "text": text,
+            "finish_reason": "stop",
+        }
+        for request, text in zip(requests, texts, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=MERGED_SCHEMA)
 
 
 def merge_shards(expected: pa.Table, shards: Sequence[ShardOutput], **options: Any) -> pa.Table:

@@ -132,14 +132,21 @@ def _called(tests: list[str]) -> str:
         first = first or calls
         common = set(calls) if common is None else common & set(calls)
     shared = [name for name in first if name in (common or ())]
+    if not shared:
+        raise ValueError("its tests call no function in common.")
     # One problem asks for a function that is called sum.
-    for name in [*(one for one in shared if not hasattr(builtins, one)), *shared]:
-        return name
-    raise ValueError("its tests call no function in common.")
+    return next((name for name in shared if not hasattr(builtins, name)), shared[0])
 
 
-def _info(name: str, title: str, problems: int, hub: HubSource) -> BenchmarkInfo:
-    return BenchmarkInfo(
+_Family = tuple[str, Callable[[Row], Function]]
+_HUMAN_EVAL: _Family = (_COMPLETE, _human_eval)
+_MBPP: _Family = (_WRITE, _mbpp)
+
+
+def _benchmark(
+    name: str, title: str, problems: int, hub: HubSource, family: _Family
+) -> FunctionBenchmark:
+    info = BenchmarkInfo(
         name=name,
         title=f"{name}: {title}",
         version="1",
@@ -152,13 +159,7 @@ def _info(name: str, title: str, problems: int, hub: HubSource) -> BenchmarkInfo
         source=f"Hugging Face Hub: {hub.path}",
         sandboxed=True,
     )
-
-
-def _benchmark(
-    name: str, title: str, problems: int, hub: HubSource, read: Callable[[Row], Function]
-) -> FunctionBenchmark:
-    prompt = _COMPLETE if read is _human_eval else _WRITE
-    return FunctionBenchmark(_info(name, title, problems, hub), hub, prompt, read)
+    return FunctionBenchmark(info, hub, *family)
 
 
 FUNCTION_BENCHMARKS = (
@@ -171,7 +172,7 @@ FUNCTION_BENCHMARKS = (
             split="test",
             revision="7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544",
         ),
-        _human_eval,
+        _HUMAN_EVAL,
     ),
     _benchmark(
         "HumanEvalPlus",
@@ -182,7 +183,7 @@ FUNCTION_BENCHMARKS = (
             split="test",
             revision="d32357cf319e50e9c8d8dab5ea876c72b0fd321b",
         ),
-        _human_eval,
+        _HUMAN_EVAL,
     ),
     _benchmark(
         "MBPP",
@@ -194,7 +195,7 @@ FUNCTION_BENCHMARKS = (
             name="full",
             revision="4bb6404fdc6cacfda99d4ac4205087b89d32030c",
         ),
-        _mbpp,
+        _MBPP,
     ),
     _benchmark(
         "MBPPPlus",
@@ -205,6 +206,6 @@ FUNCTION_BENCHMARKS = (
             split="test",
             revision="b2d74c91837c3f2a20c1299ae98133cbe7cfa077",
         ),
-        _mbpp,
+        _MBPP,
     ),
 )

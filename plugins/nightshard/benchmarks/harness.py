@@ -80,10 +80,11 @@ class HarnessBenchmark:
             raise UserError(f"{self.name} brings its own questions; leave its source out.")
         problems = []
         for one in self._loaded:
+            file = _portable(one.file)
             for number, doc in enumerate(one.task.eval_docs):
                 shots = one.task.config.num_fewshot or 0
                 prompt = str(one.task.fewshot_context(doc, shots))
-                gold = json.dumps({"file": _portable(one.file), "doc": doc}, default=str)
+                gold = json.dumps({"file": file, "doc": doc}, default=str)
                 subset = one.name if len(self._loaded) > 1 else None
                 problems.append(Problem(f"{one.name}/{number}", prompt, gold, subset))
         return problems

@@ -341,7 +341,7 @@ def _read_hub(benchmark: str, hub: HubSource) -> Iterator[tuple[str, Row]]:
     # datasets takes seconds to import and reads its settings from the environment when it does.
     import datasets  # noqa: PLC0415
 
-    with _from_hub(benchmark, hub.path):
+    with from_hub(benchmark, hub.path):
         table = datasets.load_dataset(
             hub.path, name=hub.name, split=hub.split, revision=hub.revision
         )
@@ -361,7 +361,7 @@ def read_hub_files(
     from huggingface_hub import hf_hub_download  # noqa: PLC0415
 
     for name in names:
-        with _from_hub(benchmark, repository):
+        with from_hub(benchmark, repository):
             path = hf_hub_download(repository, name, repo_type="dataset", revision=revision)
         with Path(path).open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
@@ -369,8 +369,19 @@ def read_hub_files(
 
 
 @contextlib.contextmanager
-def _from_hub(benchmark: str, path: str) -> Iterator[None]:
-    """Say in a sentence why something cannot be had from the Hub."""
+def from_hub(
+    what: str, path: str, instead: str = "give a local file as its source"
+) -> Iterator[None]:
+    """Say in a sentence why something cannot be had from the Hub.
+
+    Args:
+        what: is loaded.
+        path: where it lies there.
+        instead: what a user may do.
+
+    Raises:
+        UserError: it cannot be had.
+    """
     import httpx  # noqa: PLC0415
 
     try:
@@ -378,6 +389,6 @@ def _from_hub(benchmark: str, path: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         raise UserError(
-            f"{benchmark} could not be loaded from {path} on the Hub ({reason}); check the "
-            "network and the login, or give a local file as its source."
+            f"{what} could not be loaded from {path} on the Hub ({reason}); check the "
+            f"network and the login, or {instead}."
         ) from error

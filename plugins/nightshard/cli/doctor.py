@@ -24,12 +24,9 @@ def _sandbox(_: Settings) -> str:
 
 
 def _database(settings: Settings) -> str:
-    from nightshard.results.database import check
+    from nightshard.results.database import require_head
 
-    state = check(settings.database_url)
-    if not state.is_head:
-        raise UserError("its tables are missing or old; run `nightshard db upgrade`.")
-    return f"its tables are those of this version ({state.head})"
+    return f"its tables are those of this version ({require_head(settings.database_url).head})"
 
 
 def _store(settings: Settings) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from nightshard.cli.launch import split_source
+from nightshard.cli.launch import split_source, split_tasks
 from nightshard.core.errors import UserError
 from nightshard.core.settings import Settings
 
@@ -14,7 +14,10 @@ from nightshard.core.settings import Settings
 @click.argument("answers", metavar="ANSWERS")
 @click.option("--model", required=True, help="Name of the model that gave them.")
 @click.option(
-    "--tasks", help="Only these tasks, with commas between; by default all that the rows name."
+    "--tasks",
+    callback=split_tasks,
+    default="",
+    help="Only these tasks, with commas between; by default all that the rows name.",
 )
 @click.option(
     "--source",
@@ -24,7 +27,7 @@ from nightshard.core.settings import Settings
     metavar="BENCHMARK=FILE",
     help="Take a benchmark's questions from a file.",
 )
-def import_answers(*, answers: str, model: str, tasks: str | None, sources: dict[str, str]) -> None:
+def import_answers(*, answers: str, model: str, tasks: list[str], sources: dict[str, str]) -> None:
     """Take over answers in Evalchemy's schema and score them; it needs no cluster.
 
     ANSWERS is a folder of .parquet files, or a dataset of the Hub. They become a run like any
@@ -39,7 +42,7 @@ def import_answers(*, answers: str, model: str, tasks: str | None, sources: dict
 
     table = read_rows(_folder(answers))
     named = list(dict.fromkeys(map(str, table.column("task_name").to_pylist())))
-    wanted = [one.strip() for one in tasks.split(",")] if tasks else named
+    wanted = tasks or named
     if absent := [one for one in wanted if one not in named]:
         raise UserError(f"{answers} has no task {absent[0]!r}, only {', '.join(named)}.")
     benchmarks = {name: registry.get(name) for name in wanted}
@@ -63,14 +66,9 @@ def _folder(answers: str) -> Path:
         return path
     if answers.startswith(("/", ".", "~")):
         raise UserError(f"There is no folder {answers}; check the path.")
-    import httpx
     from huggingface_hub import snapshot_download
 
-    try:
+    from nightshard.benchmarks.sources import from_hub
+
+    with from_hub("The answers", answers, "name a folder"):
         return Path(snapshot_download(answers, repo_type="dataset", allow_patterns="*.parquet"))
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        raise UserError(
-            f"{answers} could not be had from the Hub ({reason}); check its name and the login, or "
-            "name a folder."
-        ) from None

@@ -20,7 +20,8 @@ from nightshard.core.settings import Settings
 PARSE_TIMEOUT_S = 90
 
 
-def _split_tasks(_context: click.Context, _option: click.Parameter, value: str) -> list[str]:
+def split_tasks(_context: click.Context, _option: click.Parameter, value: str) -> list[str]:
+    """Turn names with commas between into a list."""
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
@@ -58,7 +59,7 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--adapter", help="A LoRA adapter: a folder there, or org/name@revision."),
         click.option(
             "--tasks",
-            callback=_split_tasks,
+            callback=split_tasks,
             default="Starter",
             show_default=True,
             help="Benchmarks, separated by commas.",

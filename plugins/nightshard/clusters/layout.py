@@ -1,6 +1,7 @@
 """Where everything lies on a cluster's shared file system (the contract of files, version 1)."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -37,6 +38,15 @@ class RunLayout:
                 f"The run key {self.run_key!r} cannot name a folder; use at most 81 lower-case "
                 "letters, digits and dashes, not beginning with a dash."
             )
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the JSON form."""
+        return {"workdir": str(self.workdir), "run_key": self.run_key}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, str]) -> "RunLayout":
+        """Build from :meth:`to_dict`'s form."""
+        return cls(PurePosixPath(value["workdir"]), value["run_key"])
 
     @property
     def run(self) -> PurePosixPath:

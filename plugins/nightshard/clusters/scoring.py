@@ -54,13 +54,12 @@ class ScoreJob:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        folder = {"workdir": str(self.layout.workdir), "run_key": self.layout.run_key}
-        return {"layout": folder, "attempt": self.attempt, "job": asdict(self.job)}
+        return {**asdict(self), "layout": self.layout.to_dict()}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "ScoreJob":
         """Build from :meth:`to_dict`'s form."""
-        layout = RunLayout(PurePosixPath(value["layout"]["workdir"]), value["layout"]["run_key"])
+        layout = RunLayout.from_dict(value["layout"])
         return cls(layout, value["attempt"], ArrayJob.from_dict(value["job"]))
 
 

@@ -193,16 +193,9 @@ class Shard:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        layout = {"workdir": str(self.layout.workdir), "run_key": self.layout.run_key}
-        return {**asdict(self), "layout": layout}
+        return {**asdict(self), "layout": self.layout.to_dict()}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Shard":
         """Build from :meth:`to_dict`'s form."""
-        layout = value["layout"]
-        return cls(
-            **{
-                **value,
-                "layout": RunLayout(PurePosixPath(layout["workdir"]), layout["run_key"]),
-            }
-        )
+        return cls(**{**value, "layout": RunLayout.from_dict(value["layout"])})

@@ -125,6 +125,12 @@ def model_label(model: str) -> str:
     return PurePath(model).name if model.startswith(("/", "~", ".")) else model
 
 
+def model_slug(model: str) -> str:
+    """Return a model's name as a part of a run's key: lower-case letters, digits and dashes."""
+    slug = re.sub(r"[^a-z0-9]+", "-", model_label(model).lower()).strip("-")[:MAX_MODEL_SLUG]
+    return slug.strip("-") or "model"
+
+
 def run_key_digest(dag_run_id: str, deployment: str) -> str:
     """Return the end of a run's key, which tells runs of the same minute and model apart."""
     content = f"{deployment}\n{dag_run_id}"
@@ -147,6 +153,5 @@ def make_run_key(model: str, dag_run_id: str, started: datetime, deployment: str
         For example ``20261124-0130-smollm2-135m-instruct-5f2a9c``: lower-case letters, digits and
         dashes only.
     """
-    slug = re.sub(r"[^a-z0-9]+", "-", model_label(model).lower()).strip("-")[:MAX_MODEL_SLUG]
     digest = run_key_digest(dag_run_id, deployment)
-    return f"{started:%Y%m%d-%H%M}-{slug.strip('-') or 'model'}-{digest}"
+    return f"{started:%Y%m%d-%H%M}-{model_slug(model)}-{digest}"

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +78,9 @@ def _gated(name: str) -> bool:
 
 
 def _write_answers(store: RunStore, folder: Path, names: list[str], gated: list[str]) -> None:
-    requests = read_table(store.requests, ["request_id", "messages"])
-    verdicts = read_table(store.verdicts)
+    requests = _whole(read_table(store.requests, ["request_id", "messages"]), REQUEST_SCHEMA)
+    verdicts = _whole(read_table(store.verdicts), VERDICT_SCHEMA)
+    nothing = requests.slice(0, 0)
     columns = ["benchmark", *_ANSWER, *_ANSWER_TOO]
     with contextlib.ExitStack() as stack:
         writers = {name: _writer(stack, folder, name) for name in names}
@@ -88,9 +88,8 @@ def _write_answers(store: RunStore, folder: Path, names: list[str], gated: list[
             for name in batch.column("benchmark").unique().to_pylist():
                 if name in writers:
                     rows = batch.filter(pc.field("benchmark") == name)
-                    shown = None if name in gated else requests
-                    table = pa.table(dict(_columns(rows, shown, verdicts)), schema=_SCHEMA)
-                    writers[name].write_table(table)
+                    shown = nothing if name in gated else requests
+                    writers[name].write_table(_joined(rows, shown, verdicts))
 
 
 def _writer(stack: contextlib.ExitStack, folder: Path, name: str) -> pq.ParquetWriter:
@@ -99,27 +98,21 @@ def _writer(stack: contextlib.ExitStack, folder: Path, name: str) -> pq.ParquetW
     return stack.enter_context(pq.ParquetWriter(path, _SCHEMA, compression="zstd"))
 
 
-def _columns(
-    rows: pa.RecordBatch, requests: pa.Table | None, verdicts: pa.Table
-) -> "Iterator[tuple[str, pa.Array[Any]]]":
-    for name in (*_ANSWER, *_ANSWER_TOO):
-        yield name, rows.column(name)
+def _whole(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table in one piece, with null for the columns that its release did not know."""
+    return pa.concat_tables(
+        [schema.empty_table(), table], promote_options="default"
+    ).combine_chunks()
+
+
+def _joined(rows: pa.RecordBatch, requests: pa.Table, verdicts: pa.Table) -> pa.Table:
+    """Put question and verdict beside answers; null where a table does not have the request."""
     ids = rows.column("request_id")
-    yield "messages", _looked_up(requests, "messages", ids, REQUEST_SCHEMA)
-    for name in _VERDICT:
-        yield name, _looked_up(verdicts, name, ids, VERDICT_SCHEMA)
-
-
-def _looked_up(
-    table: pa.Table | None, name: str, ids: "pa.Array[Any]", schema: pa.Schema
-) -> "pa.Array[Any]":
-    """Return a column's values for some requests; null where the table does not have them."""
-    kind = schema.field(name).type
-    found: pa.Array[Any] = pa.nulls(len(ids), kind)
-    if table is not None and name in table.column_names:
-        places = pc.index_in(ids, value_set=table.column("request_id").combine_chunks())
-        found = table.column(name).combine_chunks().take(places).cast(kind)
-    return found
+    columns: dict[str, Any] = {name: rows.column(name) for name in (*_ANSWER, *_ANSWER_TOO)}
+    for table, names in ((requests, ("messages",)), (verdicts, _VERDICT)):
+        places = pc.index_in(ids, value_set=table.column("request_id"))
+        columns |= {name: table.column(name).take(places) for name in names}
+    return pa.table(columns, schema=_SCHEMA)
 
 
 _SCHEMA = pa.schema(

@@ -79,6 +79,22 @@ def check(url: str) -> SchemaState:
         engine.dispose()
 
 
+def require_head(url: str) -> SchemaState:
+    """Make sure that the database is up to date, without changing anything.
+
+    Raises:
+        UserError: it is not, or see :func:`check`.
+    """
+    state = check(url)
+    if not state.is_head:
+        stands = f"stands at revision {state.current}" if state.current else "has no tables yet"
+        raise UserError(
+            f"The results database {stands} and this version needs {state.head}: run "
+            "`nightshard db upgrade`."
+        )
+    return state
+
+
 def upgrade(url: str) -> SchemaState:
     """Bring the database to the newest migration; harmless when it is there already.
 

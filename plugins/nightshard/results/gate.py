@@ -1,7 +1,7 @@
 """Is a run good enough beside another one? A policy says what is compared, and with what."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,11 +14,11 @@ from nightshard.core.errors import UserError
 from nightshard.results.compare import Comparison, compare_runs
 from nightshard.results.read import get_run, list_runs
 from nightshard.results.records import RunRecord
+from nightshard.results.score import PARTIALLY_SCORED, SCORED
 
 Verdict = Literal["better", "worse", "cannot tell"]
 
 PREVIOUS, BEST = "previous", "best"
-_SCORED = ("scored", "partially scored")
 
 
 class Policy(BaseModel):
@@ -92,7 +92,7 @@ class Ruling:
     verdict: Verdict
     baseline: str | None
     reasons: tuple[str, ...] = ()
-    comparisons: tuple[Comparison, ...] = field(default=())
+    comparisons: tuple[Comparison, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -151,26 +151,24 @@ def _baseline(engine: sa.Engine, run: RunRecord, policy: Policy) -> str | None:
     if policy.baseline not in (PREVIOUS, BEST):
         return get_run(engine, policy.baseline).run_key
     wanted = set(policy.benchmarks) or set(_accuracies(run))
-    earlier = [
-        one
-        for one in _earlier(engine, run)
-        if wanted & set(_accuracies(one)) and one.status in _SCORED
-    ]
-    if not earlier:
-        return None
+    earlier = (one for one in _earlier(engine, run) if wanted & set(_accuracies(one)))
     if policy.baseline == PREVIOUS:
-        return earlier[0].run_key
-    return max(earlier, key=lambda one: _mean(_accuracies(one), wanted)).run_key
+        chosen = next(earlier, None)
+    else:
+        chosen = max(earlier, key=lambda one: _mean(_accuracies(one), wanted), default=None)
+    return None if chosen is None else chosen.run_key
 
 
-def _earlier(engine: sa.Engine, run: RunRecord) -> Sequence[RunRecord]:
-    """Return the runs of the same model that began before this one, newest first."""
-    same = [one for one in list_runs(engine, run.model.name) if one.model == run.model.name]
-    records = [get_run(engine, one.run_key) for one in same if one.run_key != run.run_key]
-    began = run.started_at
-    return [
-        one for one in records if began is None or one.started_at is None or one.started_at < began
-    ]
+def _earlier(engine: sa.Engine, run: RunRecord) -> Iterator[RunRecord]:
+    """Yield the scored runs of the same model that began before this one, newest first."""
+    for one in list_runs(engine, run.model.name):
+        same = one.model == run.model.name and one.run_key != run.run_key
+        if not same or one.status not in (SCORED, PARTIALLY_SCORED):
+            continue
+        record = get_run(engine, one.run_key)
+        began = run.started_at
+        if began is None or record.started_at is None or record.started_at < began:
+            yield record
 
 
 def _accuracies(run: RunRecord) -> dict[str, float]:

@@ -24,10 +24,11 @@ from nightshard.benchmarks.choice import ChoiceBenchmark
 from nightshard.core.errors import UserError
 from nightshard.core.hashing import content_id
 from nightshard.core.requests import Message, Request, make_request
-from nightshard.core.run_params import model_label
+from nightshard.core.run_params import model_slug
 from nightshard.results.arrow import MERGED_SCHEMA, problems_to_table, requests_to_table
 from nightshard.results.records import ModelRecord, RunRecord
-from nightshard.results.rescore import Rescored, rescore
+from nightshard.results.rescore import Rescored, rescore_run
+from nightshard.results.score import SCORED
 from nightshard.results.store import RunStore, write_table
 from nightshard.results.write import record_run
 
@@ -217,8 +218,7 @@ def take_over(
         raise UserError(f"No row of {source} shows a question of its benchmark; nothing is stored.")
     pairs = list(zip(matched.requests, matched.texts, strict=True))
     content = content_id([[one.request_id, text] for one, text in pairs])
-    slug = re.sub(r"[^a-z0-9]+", "-", model_label(model).lower()).strip("-")
-    key = f"{CLUSTER}-{slug or 'model'}-{content[:_DIGEST]}"
+    key = f"{CLUSTER}-{model_slug(model)}-{content[:_DIGEST]}"
     fingerprint = content_id({"imported": source, "model": model})
     store = RunStore(root, key)
     write_table(store.requests, requests_to_table(matched.requests))
@@ -230,7 +230,7 @@ def take_over(
         model=ModelRecord(name=model, revision="unknown", path=source),
         fingerprint=fingerprint,
         cluster=CLUSTER,
-        status="scored",
+        status=SCORED,
         num_shards=0,
         requests=len(pairs),
         reused=len(pairs),
@@ -240,10 +240,7 @@ def take_over(
         finished_at=now,
     )
     record_run(engine, run)
-    done = rescore(store)
-    status = "partially scored" if done.card.partial else "scored"
-    record_run(engine, replace(run, metrics=tuple(done.card.metrics), status=status))
-    return key, done
+    return key, rescore_run(engine, root, key)
 
 
 def _of_run(matched: Matched) -> dict[str, list[Problem]]:

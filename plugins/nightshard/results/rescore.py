@@ -100,8 +100,7 @@ def rescore_run(engine: sa.Engine, root: UPath | str, run_key: str) -> Rescored:
     """
     run = get_run(engine, run_key)
     done = rescore(RunStore(root, run_key))
-    status = "partially scored" if done.card.partial else "scored"
-    record_run(engine, replace(run, metrics=tuple(done.card.metrics), status=status))
+    record_run(engine, replace(run, metrics=tuple(done.card.metrics), status=done.card.status))
     return done
 
 

@@ -21,6 +21,8 @@ from nightshard.results.store import read_batches
 Judge = Callable[[Iterable[Judgement]], list[Outcome]]
 
 _REQUEST_COLUMNS = ["request_id", "benchmark", "problem_id", "repeat_idx"]
+SCORED, PARTIALLY_SCORED = "scored", "partially scored"
+
 BATCH = 256
 """Answers that are read from their file at a time."""
 
@@ -46,6 +48,11 @@ class ScoreCard:
     def partial(self) -> bool:
         """Whether any answer is missing or an error, or any benchmark failed."""
         return bool(self.failures) or any(metric.partial for metric in self.metrics)
+
+    @property
+    def status(self) -> str:
+        """What the run is called in the database."""
+        return PARTIALLY_SCORED if self.partial else SCORED
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, without the verdicts."""

@@ -7,7 +7,7 @@ import re
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -163,14 +163,7 @@ def read_table(path: UPath, columns: list[str] | None = None) -> pa.Table:
     Raises:
         UserError: there is no such file, or it is not parquet with those columns.
     """
-    with _explained(path), path.open("rb") as file:
-        parquet = pq.ParquetFile(file)
-        missing = sorted(set(columns or ()) - set(parquet.schema_arrow.names))
-        if missing:
-            raise UserError(
-                f"The file {path} has no column {missing[0]!r}: another version of Nightshard "
-                "wrote it, so run the step that writes it again."
-            )
+    with _parquet(path, columns or ()) as parquet:
         return parquet.read(columns=columns)
 
 
@@ -183,10 +176,23 @@ def read_batches(path: UPath, columns: list[str], rows: int) -> Iterator[pa.Reco
         rows: in a piece, at most.
 
     Raises:
-        UserError: it is not there or cannot be read.
+        UserError: as :func:`read_table`.
     """
+    with _parquet(path, columns) as parquet:
+        yield from parquet.iter_batches(batch_size=rows, columns=columns)
+
+
+@contextlib.contextmanager
+def _parquet(path: UPath, columns: Iterable[str]) -> Iterator[pq.ParquetFile]:
     with _explained(path), path.open("rb") as file:
-        yield from pq.ParquetFile(file).iter_batches(batch_size=rows, columns=columns)
+        parquet = pq.ParquetFile(file)
+        missing = sorted(set(columns) - set(parquet.schema_arrow.names))
+        if missing:
+            raise UserError(
+                f"The file {path} has no column {missing[0]!r}: another version of Nightshard "
+                "wrote it, so run the step that writes it again."
+            )
+        yield parquet
 
 
 def read_shard_keys(url: UPath | str) -> Counter[ShardKey]:

@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.merging import answers_to
 
 from nightshard.benchmarks import registry
 from nightshard.benchmarks.base import Problem
@@ -20,7 +20,7 @@ from nightshard.clusters.ssh import SshTransport
 from nightshard.clusters.staging import package_archive
 from nightshard.core.settings import PROJECT_ROOT
 from nightshard.local.info import ClusterInfo
-from nightshard.results.arrow import MERGED_SCHEMA, problems_to_table, requests_to_table
+from nightshard.results.arrow import problems_to_table, requests_to_table
 from nightshard.results.score import ScoreCard
 from nightshard.results.score_job import ANSWERS, PROBLEMS, REQUESTS, SCORECARD
 
@@ -38,21 +38,10 @@ def written(folder: Path) -> dict[str, Path | bytes]:
     """Write two answers to mathematics and a program into files."""
     asked = [("MATH500", MATH), ("HumanEval", CODE)]
     requests = [one for name, each in asked for one in build_requests(registry.get(name), each)]
-    rows = [
-        {
-            "request_id": one.request_id,
-            "benchmark": one.benchmark,
-            "problem_id": one.problem_id,
-            "repeat_idx": 0,
-            "text": text,
-            "finish_reason": "stop",
-        }
-        for one, text in zip(requests, TEXTS, strict=True)
-    ]
     tables = {
         REQUESTS: requests_to_table(requests),
         PROBLEMS: problems_to_table(dict(asked)),
-        ANSWERS: pa.Table.from_pylist(rows, schema=MERGED_SCHEMA),
+        ANSWERS: answers_to(requests, TEXTS),
     }
     files: dict[str, Path | bytes] = {}
     for name, table in tables.items():

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from support.merging import answers_to
 from support.recorded import recorded_run
 from upath import UPath
 
@@ -24,7 +24,7 @@ from nightshard.cli import cli
 from nightshard.core.errors import UserError
 from nightshard.publish.card import command, render
 from nightshard.publish.folder import write_folder
-from nightshard.results.arrow import MERGED_SCHEMA, problems_to_table, requests_to_table
+from nightshard.results.arrow import problems_to_table, requests_to_table
 from nightshard.results.database import open_database
 from nightshard.results.records import RunRecord
 from nightshard.results.rescore import rescore
@@ -59,21 +59,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RunStore, RunR
         for name, problems in ASKED.items()
         for one in build_requests(registry.get(name), problems, repeats=1)
     ]
-    rows = [
-        {
-            "request_id": one.request_id,
-            "benchmark": one.benchmark,
-            "problem_id": one.problem_id,
-            "repeat_idx": 0,
-            "text": text,
-            "finish_reason": "stop",
-            "output_tokens": 5,
-        }
-        for one, text in zip(requests, TEXTS, strict=True)
-    ]
     write_table(store.requests, requests_to_table(requests))
     write_table(store.problems, problems_to_table(ASKED))
-    write_table(store.answers, pa.Table.from_pylist(rows, schema=MERGED_SCHEMA))
+    write_table(store.answers, answers_to(requests, TEXTS))
     card = rescore(store).card
     made = recorded_run("run-1", model="org/a", day=1, value=0.5)
     made = replace(made, metrics=tuple(card.metrics), params=PARAMS)

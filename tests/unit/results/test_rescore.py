@@ -7,6 +7,7 @@ import click
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from support.merging import answers_to
 from upath import UPath
 
 from nightshard.benchmarks import registry
@@ -45,20 +46,9 @@ def store(tmp_path) -> RunStore:
     """A run's requests, problems and merged answers."""
     made = RunStore(UPath(tmp_path / "store"), "run-1")
     requests = build_requests(registry.get("MATH500"), PROBLEMS)
-    rows = [
-        {
-            "request_id": request.request_id,
-            "benchmark": request.benchmark,
-            "problem_id": request.problem_id,
-            "repeat_idx": 0,
-            "text": text,
-            "finish_reason": "stop",
-        }
-        for request, text in zip(requests, TEXTS, strict=True)
-    ]
     write_table(made.requests, requests_to_table(requests))
     write_table(made.problems, problems_to_table({"MATH500": PROBLEMS}))
-    write_table(made.answers, pa.Table.from_pylist(rows, schema=MERGED_SCHEMA))
+    write_table(made.answers, answers_to(requests, TEXTS))
     return made
 
 

@@ -107,8 +107,7 @@ class JudgePool:
             except BaseException as error:  # noqa: BLE001 (handed to the caller's thread)
                 errors.append(error)
 
-        wanted = min(self._processes, -(-len(work.ahead) // ANSWERS_PER_PROCESS))
-        threads = [threading.Thread(target=serve, daemon=True) for _ in range(wanted)]
+        threads = [threading.Thread(target=serve, daemon=True) for _ in range(work.processes)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -122,26 +121,28 @@ class _Work:
     """Numbered judgements, handed out in chunks that get smaller towards the end.
 
     Attributes:
-        ahead: those that were taken from the source and not yet handed out.
+        processes: how many are worth their start.
     """
 
-    def __init__(self, judgements: Iterable[Judgement], processes: int) -> None:
+    def __init__(self, judgements: Iterable[Judgement], most: int) -> None:
         self._source = enumerate(judgements)
-        self._parts = SHARE * processes
+        self._most_ahead = CHUNK * SHARE * most
         self._lock = threading.Lock()
-        self.ahead: deque[_Numbered] = deque()
+        self._ahead: deque[_Numbered] = deque()
         self._look()
+        self.processes = min(most, -(-len(self._ahead) // ANSWERS_PER_PROCESS))
 
     def take(self) -> list[_Numbered]:
         """Return the next chunk, empty at the end."""
         with self._lock:
-            size = max(1, min(CHUNK, len(self.ahead) // self._parts))
-            chunk = [self.ahead.popleft() for _ in range(min(size, len(self.ahead)))]
+            size = max(1, min(CHUNK, len(self._ahead) // (SHARE * self.processes)))
+            chunk = [self._ahead.popleft() for _ in range(min(size, len(self._ahead)))]
             self._look()
             return chunk
 
     def _look(self) -> None:
-        self.ahead.extend(itertools.islice(self._source, CHUNK * self._parts - len(self.ahead)))
+        wanted = self._most_ahead - len(self._ahead)
+        self._ahead.extend(itertools.islice(self._source, wanted))
 
 
 class _Server:

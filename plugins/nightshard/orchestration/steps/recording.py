@@ -38,7 +38,7 @@ def record(prepared: Json, dag_id: str) -> Json:
             fingerprint=run.fingerprint,
             fingerprint_content=run.fingerprint_content,
             cluster=run.params.cluster,
-            status="scored" if not card.partial else "partially scored",
+            status=card.status,
             num_shards=world_size,
             requests=prepared["requests"],
             reused=prepared["reused"],
