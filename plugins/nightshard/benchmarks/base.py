@@ -74,6 +74,9 @@ class BenchmarkInfo:
     sandboxed: bool = False
 
 
+GATED_DATASETS = frozenset({"Idavidrein/gpqa"})
+"""Datasets of the Hub whose owners let nobody publish their questions, however they are asked."""
+
 REASONING = Sampling(temperature=0.7, top_p=0.95, max_tokens=32768)
 """The predecessor's sampling, with room for long reasoning."""
 

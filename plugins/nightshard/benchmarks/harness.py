@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-from nightshard.benchmarks.base import METRICS, BenchmarkInfo, Problem, Verdict, chat
+from nightshard.benchmarks.base import (
+    GATED_DATASETS,
+    METRICS,
+    BenchmarkInfo,
+    Problem,
+    Verdict,
+    chat,
+)
 from nightshard.core.errors import UserError
 from nightshard.core.requests import Message, Sampling
 from nightshard.core.settings import Settings
@@ -72,6 +79,7 @@ class HarnessBenchmark:
             expected_tokens=_EXPECTED_TOKENS,
             metrics=METRICS,
             source="lm-evaluation-harness",
+            gated=any(one.task.config.dataset_path in GATED_DATASETS for one in loaded),
         )
 
     def load(self, source: str | None = None) -> list[Problem]:

@@ -115,6 +115,15 @@ def test_it_is_judged_in_processes_of_its_own_without_its_data(folder: Path) -> 
     ], outcomes
 
 
+def test_a_task_on_gated_questions_is_gated_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not registry.get("lm-eval:nightshard_sums").info.gated
+    monkeypatch.setattr(harness, "GATED_DATASETS", {"json"})
+    harness.get.cache_clear()
+    assert registry.get("lm-eval:nightshard_sums").info.gated
+
+
 IFEVAL = """
 task: nightshard_ifeval
 dataset_path: json

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from nightshard.benchmarks import registry
+from nightshard.benchmarks.base import GATED_DATASETS
 from nightshard.core.errors import UserError
 from nightshard.core.settings import PROJECT_ROOT
 
@@ -75,6 +76,13 @@ def test_a_misspelt_benchmark_is_answered_with_the_likely_one(typed: str, hint: 
 def test_a_name_like_no_benchmark_is_answered_with_all_of_them() -> None:
     with pytest.raises(UserError, match="there are Starter, MATH500, AIME24, AIME25, AMC23"):
         registry.info("xyzzy")
+
+
+def test_whatever_asks_a_gated_dataset_is_gated() -> None:
+    hubs = {name: getattr(registry.get(name), "hub", None) for name in registry.names()}
+    asking = [name for name, hub in hubs.items() if hub and hub.path in GATED_DATASETS]
+    assert asking == ["GPQADiamond"]
+    assert all(registry.info(name).gated for name in asking)
 
 
 def test_questions_come_from_a_pinned_commit_but_for_three_that_follow_main() -> None:
