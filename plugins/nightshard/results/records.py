@@ -44,7 +44,7 @@ class ShardRecord:
         prompt_tokens: of all its rows; ``output_tokens`` likewise.
         import_s: seconds of importing the engine; ``load_s`` of loading the weights;
             ``generate_s`` of generating; ``total_s`` of all.
-        gpu_seconds: seconds times GPUs held.
+        gpu_seconds: seconds times GPUs held; ``energy_j`` what these drew, in joules.
         started_at: aware time; ``finished_at`` likewise.
     """
 
@@ -65,6 +65,7 @@ class ShardRecord:
     generate_s: float | None = None
     total_s: float | None = None
     gpu_seconds: float | None = None
+    energy_j: float | None = None
     started_at: datetime.datetime | None = None
     finished_at: datetime.datetime | None = None
 
@@ -99,6 +100,7 @@ class ShardRecord:
             generate_s=timings["generate_s"],
             total_s=timings["total_s"],
             gpu_seconds=timings["total_s"] * gpus if manifest["gpu"] is not None else 0.0,
+            energy_j=manifest.get("telemetry", {}).get("energy_j"),
             started_at=_instant(manifest["started_at"]),
             finished_at=_instant(manifest["finished_at"]),
         )
@@ -254,6 +256,8 @@ class RunRecord:
         shards: attempts that gave all answers of their shard, ordered by rank and attempt.
         attempts: how each attempt ended, well or not, in the same order.
         metrics: scores, in the order in which they shall show.
+        gate: what a gate said (:meth:`nightshard.results.gate.Ruling.to_dict`), without the
+            comparisons, which are rows of their own.
     """
 
     run_key: str
@@ -273,6 +277,7 @@ class RunRecord:
     started_at: datetime.datetime | None = None
     finished_at: datetime.datetime | None = None
     wall_seconds: float | None = None
+    gate: Mapping[str, Any] | None = None
     shards: tuple[ShardRecord, ...] = ()
     attempts: tuple[AttemptRecord, ...] = ()
     metrics: tuple[MetricRecord, ...] = ()

@@ -1,4 +1,4 @@
-"""The results database: models, runs, their shards and attempts, and the metrics they scored."""
+"""The results database: models, runs, their shards and attempts, scores, and what they rest on."""
 
 import datetime
 import uuid
@@ -131,7 +131,8 @@ class Run(Base):
     """One evaluation of one model.
 
     ``params`` is what the user asked for, word for word; ``fingerprint_content`` is what
-    ``fingerprint`` hashes; ``reused`` counts the requests that earlier runs had already answered.
+    ``fingerprint`` hashes; ``reused`` counts the requests that earlier runs had already answered;
+    ``gate`` is what a gate said of it.
     """
 
     __tablename__ = "runs"
@@ -155,6 +156,7 @@ class Run(Base):
     started_at: Mapped[datetime.datetime | None]
     finished_at: Mapped[datetime.datetime | None]
     wall_seconds: Mapped[float | None]
+    gate: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
 
     model: Mapped[Model] = relationship()
@@ -190,6 +192,7 @@ class Shard(Base):
     generate_s: Mapped[float | None]
     total_s: Mapped[float | None]
     gpu_seconds: Mapped[float | None]
+    energy_j: Mapped[float | None]
     started_at: Mapped[datetime.datetime | None]
     finished_at: Mapped[datetime.datetime | None]
 
@@ -241,3 +244,56 @@ class Metric(Base):
     coverage: Mapped[float]
     partial: Mapped[bool]
     judge_version: Mapped[str]
+
+
+class QuestionSet(Base):
+    """One version of a benchmark's questions and prompts.
+
+    ``problems`` is the most that a run asked; one with a limit asks fewer.
+    """
+
+    __tablename__ = "question_sets"
+    __table_args__ = (UniqueConstraint("benchmark", "version"),)
+
+    id: Mapped[int] = mapped_column(_ROW_ID, primary_key=True)
+    benchmark: Mapped[str]
+    version: Mapped[str]
+    problems: Mapped[int]
+    created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+
+
+class Fingerprint(Base):
+    """What everything beyond a request that can change an answer was, by its hash."""
+
+    __tablename__ = "fingerprints"
+
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+
+
+class RunComparison(Base):
+    """How a run differs from another one on a benchmark, paired by problem."""
+
+    __tablename__ = "comparisons"
+    __table_args__ = (UniqueConstraint("first_run_id", "second_run_id", "benchmark"),)
+
+    id: Mapped[int] = mapped_column(_ROW_ID, primary_key=True)
+    first_run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    second_run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    benchmark: Mapped[str]
+    first: Mapped[float]
+    second: Mapped[float]
+    value: Mapped[float]
+    stderr: Mapped[float | None]
+    ci_low: Mapped[float]
+    ci_high: Mapped[float]
+    p_value: Mapped[float]
+    p_adjusted: Mapped[float | None]
+    test: Mapped[str]
+    problems: Mapped[int]
+    better: Mapped[int]
+    worse: Mapped[int]
+    detectable: Mapped[float | None]
+    verdict: Mapped[str]
+    created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)

@@ -3,14 +3,28 @@
 import dataclasses
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from nightshard.core.errors import UserError
 from nightshard.results.database import write_transaction
+from nightshard.results.gate import Ruling
 from nightshard.results.records import AttemptRecord, MetricRecord, RunRecord, ShardRecord
-from nightshard.results.tables import Base, Metric, Model, Run, Shard, ShardAttempt, utc_now
+from nightshard.results.tables import (
+    Base,
+    Fingerprint,
+    Metric,
+    Model,
+    QuestionSet,
+    Run,
+    RunComparison,
+    Shard,
+    ShardAttempt,
+    utc_now,
+)
 
 _NEVER_UPDATED = frozenset({"id", "created_at"})
 
@@ -24,7 +38,8 @@ def record_run(engine: sa.Engine, run: RunRecord) -> None:
     that a later call leaves out stay.
 
     Any number of processes may write the same run at once: every writer takes the model's row
-    first and the run's next, so that none waits for another in a circle.
+    first, the run's next, and the others in a fixed order, so that none waits for another in a
+    circle.
 
     Raises:
         ValueError: two shards, attempts or metrics of the run have the same key, or a time has no
@@ -61,6 +76,60 @@ def record_run(engine: sa.Engine, run: RunRecord) -> None:
             ("run_id", "benchmark", "subset", "metric", "judge_version"),
             [_fields(metric) | children for metric in metrics],
         )
+        content = run.fingerprint_content
+        basis = {
+            "fingerprint": run.fingerprint,
+            "content": dict(content) if content is not None else None,
+            "created_at": utc_now(),
+        }
+        _upsert(connection, Fingerprint, ("fingerprint",), [basis])
+        _upsert(connection, QuestionSet, ("benchmark", "version"), _question_sets(metrics))
+
+
+def record_ruling(engine: sa.Engine, run_key: str, ruling: Ruling) -> None:
+    """Write what a gate said of a run, and the comparisons that it rests on.
+
+    The scores stay as they are; a second call replaces what an earlier one said.
+
+    Raises:
+        UserError: no such run.
+    """
+    keys = [run_key, *([ruling.baseline] if ruling.baseline else [])]
+    said = {name: value for name, value in ruling.to_dict().items() if name != "comparisons"}
+    with write_transaction(engine) as connection:
+        found = connection.execute(sa.select(Run.run_key, Run.id).where(Run.run_key.in_(keys)))
+        ids = {row.run_key: row.id for row in found}
+        if missing := [key for key in keys if key not in ids]:
+            raise UserError(f"There is no run {missing[0]!r} in the results database.")
+        connection.execute(sa.update(Run).where(Run.id == ids[run_key]).values(gate=said))
+        if ruling.baseline is None:
+            return
+        ends = {"first_run_id": ids[ruling.baseline], "second_run_id": ids[run_key]}
+        rows = [
+            {
+                **dataclasses.asdict(one.difference),
+                **ends,
+                "benchmark": one.benchmark,
+                "p_adjusted": one.adjusted,
+                "verdict": one.verdict,
+                "created_at": utc_now(),
+            }
+            for one in sorted(ruling.comparisons, key=lambda one: one.benchmark)
+            if one.difference is not None
+        ]
+        _upsert(connection, RunComparison, ("first_run_id", "second_run_id", "benchmark"), rows)
+
+
+def _question_sets(metrics: Iterable[MetricRecord]) -> list[dict[str, Any]]:
+    asked: dict[tuple[str, str], int] = {}
+    for one in metrics:
+        if not one.subset:
+            key = (one.benchmark, one.benchmark_version)
+            asked[key] = max(one.n, asked.get(key, 0))
+    return [
+        {"benchmark": name, "version": version, "problems": n, "created_at": utc_now()}
+        for (name, version), n in sorted(asked.items())
+    ]
 
 
 def _shard_key(shard: ShardRecord | AttemptRecord) -> tuple[int, int]:
@@ -93,7 +162,7 @@ def _new(record: Any) -> dict[str, Any]:
 
 def _upsert(
     connection: sa.Connection,
-    entity: type[Model | Run | Shard | ShardAttempt | Metric],
+    entity: type[Base],
     key: Sequence[str],
     rows: Sequence[dict[str, Any]],
 ) -> str | None:
@@ -107,14 +176,19 @@ def _upsert(
     columns = [table.c[name] for name in rows[0] if name not in _NEVER_UPDATED and name not in key]
     upsert = statement.on_conflict_do_update(
         index_elements=list(key),
-        set_={
-            column.name: sa.func.coalesce(new[column.name], column)
-            if column.nullable
-            else new[column.name]
-            for column in columns
-        },
+        set_={column.name: _kept(dialect, entity, new[column.name], column) for column in columns},
     )
     if "id" in rows[0]:
         return str(connection.execute(upsert.returning(table.c.id), rows[0]).scalar_one())
     connection.execute(upsert, list(rows))
     return None
+
+
+def _kept(
+    dialect: ModuleType, entity: type[Base], new: Any, column: sa.Column[Any]
+) -> sa.ColumnElement[Any]:
+    """Say which of a new and a standing value stays."""
+    if entity is QuestionSet:  # a run with a limit asks fewer problems than there are
+        greatest = sa.func.greatest if dialect is postgresql else sa.func.max
+        return greatest(new, column)
+    return sa.func.coalesce(new, column) if column.nullable else new

@@ -10,9 +10,12 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from nightshard.core.comparison import compare
 from nightshard.core.errors import UserError
 from nightshard.results import database, read
+from nightshard.results.compare import Comparison
 from nightshard.results.export import scores_table
+from nightshard.results.gate import Ruling
 from nightshard.results.records import (
     AttemptRecord,
     MetricRecord,
@@ -21,8 +24,8 @@ from nightshard.results.records import (
     ShardKey,
     ShardRecord,
 )
-from nightshard.results.tables import Base
-from nightshard.results.write import record_run
+from nightshard.results.tables import Base, Fingerprint, QuestionSet, RunComparison
+from nightshard.results.write import record_ruling, record_run
 
 pytestmark = pytest.mark.integration
 
@@ -146,7 +149,7 @@ def in_processes(target, url: str, count: int) -> list[int | None]:
 def contents(engine: sa.Engine) -> dict[str, list]:
     with engine.connect() as connection:
         return {
-            table.name: connection.execute(sa.select(table).order_by(table.c.id)).all()
+            table.name: connection.execute(sa.select(table).order_by(*table.primary_key)).all()
             for table in Base.metadata.sorted_tables
         }
 
@@ -160,6 +163,9 @@ def test_twenty_writers_of_the_same_runs_leave_one_row_each(database_url):
         "shards": 4 * SHARDS,
         "shard_attempts": 8 * SHARDS,
         "metrics": 16,
+        "fingerprints": 1,
+        "question_sets": 2,
+        "comparisons": 0,
     }
     assert [read.get_run(engine, f"run-{number}") for number in range(4)] == [
         make_run(number) for number in range(4)
@@ -210,6 +216,76 @@ def test_a_database_of_the_first_version_gets_the_attempts_and_keeps_its_runs(
     assert read.get_run(engine, "old").attempts == ()
     record_run(engine, make_run(1))
     assert len(read.get_run(engine, "run-1").attempts) == 2 * SHARDS
+
+
+@pytest.mark.parametrize("revision", ["r0001", "r0002"])
+def test_an_upgrade_lists_the_questions_and_fingerprints_that_scores_rest_on(
+    database_url, monkeypatch, revision
+):
+    whole = command.upgrade
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", lambda config, _: whole(config, revision))
+        database.upgrade(database_url)
+    engine = database.make_engine(database_url)
+    with engine.begin() as connection:
+        tables = sa.MetaData()
+        tables.reflect(connection)
+        connection.execute(
+            tables.tables["models"].insert(),
+            {"id": "m", "name": "org/model", "revision": "1", "path": "/m", "created_at": NOON},
+        )
+        run = dict.fromkeys(("cluster", "status"), "x") | {"model_id": "m", "created_at": NOON}
+        run |= dict.fromkeys(("num_shards", "requests", "reused"), 1)
+        for key, print_ in (("a", "f1"), ("b", "f1"), ("c", "f2")):
+            connection.execute(
+                tables.tables["runs"].insert(),
+                {
+                    **run,
+                    "id": key,
+                    "run_key": key,
+                    "fingerprint": print_,
+                    "fingerprint_content": {"dtype": print_} if key != "a" else None,
+                },
+            )
+            score = {"metric": "accuracy", "value": 0.5, "coverage": 1.0, "partial": False}
+            score |= {"benchmark": "MATH500", "benchmark_version": "1", "judge_version": "j"}
+            connection.execute(
+                tables.tables["metrics"].insert(),
+                [
+                    {**score, "run_id": key, "subset": "", "n": 20 if key == "a" else 500},
+                    {**score, "run_id": key, "subset": "Algebra", "n": 900},
+                ],
+            )
+    engine = database.open_database(database_url)
+    with engine.connect() as connection:
+        prints = connection.execute(sa.select(Fingerprint.fingerprint, Fingerprint.content)).all()
+        sets = connection.execute(
+            sa.select(QuestionSet.benchmark, QuestionSet.version, QuestionSet.problems)
+        ).all()
+    assert sorted(map(tuple, prints)) == [("f1", {"dtype": "f1"}), ("f2", {"dtype": "f2"})]
+    assert list(map(tuple, sets)) == [("MATH500", "1", 500)]
+    assert read.get_run(engine, "c").fingerprint_content == {"dtype": "f2"}
+
+
+def test_a_gates_word_and_its_comparisons_are_kept_beside_the_scores(database_url):
+    engine = database.open_database(database_url)
+    for number in (1, 2):
+        record_run(engine, make_run(number))
+    before = read.get_run(engine, "run-2").metrics
+    difference = compare({"p": [True], "q": [True]}, {"p": [False], "q": [True]})
+    ruling = Ruling("worse", "run-1", ("fell",), (Comparison("MATH500", difference, 0.01),))
+    for _ in range(2):  # a task that is cleared says it again
+        record_ruling(engine, "run-2", ruling)
+    run = read.get_run(engine, "run-2")
+    assert run.gate == {"verdict": "worse", "baseline": "run-1", "reasons": ["fell"]}
+    assert run.metrics == before
+    with engine.connect() as connection:
+        (row,) = connection.execute(sa.select(RunComparison.__table__)).mappings()
+    assert (row["benchmark"], row["value"], row["verdict"]) == ("MATH500", -0.5, "worse")
+    record_run(engine, make_run(2))  # which knows nothing of the gate
+    assert read.get_run(engine, "run-2").gate == run.gate
+    with pytest.raises(UserError, match="no run 'run-9'"):
+        record_ruling(engine, "run-9", ruling)
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_models(database_url):
