@@ -3,11 +3,12 @@
 from airflow.plugins_manager import AirflowPlugin
 
 from nightshard.orchestration.lazy_app import LazyApp
-from nightshard.orchestration.links import PAGES
+from nightshard.orchestration.links import PAGES, VIEWS
 
 
 class NightshardPlugin(AirflowPlugin):
-    """Serves a shard's remote log; the buttons on its task lead there."""
+    """Serves scores, answers and shards' remote logs, and shows them in Airflow's navigation."""
 
     name = "nightshard"
     fastapi_apps = [{"app": LazyApp(), "url_prefix": PAGES, "name": "Nightshard"}]  # noqa: RUF012
+    external_views = VIEWS

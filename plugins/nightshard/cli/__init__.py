@@ -17,6 +17,7 @@ from nightshard.cli.logs import logs
 from nightshard.cli.publish import publish
 from nightshard.cli.rescore import rescore
 from nightshard.cli.results import db, results
+from nightshard.cli.serve import serve
 from nightshard.cli.status import status
 from nightshard.cli.worker_bundle import worker_bundle
 from nightshard.core.errors import NightshardError
@@ -36,7 +37,7 @@ def cli() -> None:
 
 for command in (
     *(launch, status, logs, cancel, results, rescore, compare, gate, publish, import_answers, db),
-    *(doctor, local_cluster, quickstart, stop_everything, worker_env, worker_bundle),
+    *(doctor, serve, local_cluster, quickstart, stop_everything, worker_env, worker_bundle),
 ):
     cli.add_command(command)
 

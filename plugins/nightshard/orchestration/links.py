@@ -5,7 +5,7 @@ are opened. So a button that Airflow stores once, when the task defers, stays ri
 and works through a tunnel or a proxy, since it begins at the path where Airflow is served.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import attrs
@@ -17,6 +17,23 @@ if TYPE_CHECKING:
 
 PAGES = "/nightshard"
 """Where the API server serves the pages."""
+
+VIEWS: list[dict[str, Any]] = [
+    {
+        "name": "Leaderboard",
+        "href": f"{PAGES}/",
+        "destination": "nav",
+        "url_route": "leaderboard",
+        "category": "browse",
+    },
+    {
+        "name": "Shards",
+        "href": f"{PAGES}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
+        "destination": "dag_run",
+        "url_route": "shards",
+    },
+]
+"""Pages that Airflow shows in its own: one in the navigation, one as a tab of each DAG run."""
 
 
 def shard_page(dag_id: str, dag_run_id: str, rank: int, page: str) -> str:

@@ -11,8 +11,9 @@ from urllib.parse import urlencode
 from nightshard.core.run_plan import RunPlan
 from nightshard.core.task_states import SHARD_TASK
 from nightshard.orchestration.connections import open_transport
-from nightshard.orchestration.steps import layout_of, profile_of
-from nightshard.web.runs import NotThereError, Run
+from nightshard.orchestration.steps import current_settings, layout_of, profile_of
+from nightshard.web.pages import NotThereError
+from nightshard.web.runs import Run
 from nightshard.web.shards import ShardTask
 
 if TYPE_CHECKING:
@@ -23,16 +24,29 @@ if TYPE_CHECKING:
     from nightshard.clusters.transport import Transport
 
 
+RESULTS_OF = "evaluate"
+"""Whoever may see this DAG's runs may see all scores and answers."""
+
+
 def build_app() -> "FastAPI":
     """Build the app behind Airflow's own login and rights on DAGs."""
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
     from airflow.api_fastapi.core_api.security import requires_access_dag
 
     from nightshard.web.app import create_app
+    from nightshard.web.source import Source
 
     may_read = requires_access_dag("GET", DagAccessEntity.TASK_LOGS)
     may_stop = requires_access_dag("PUT", DagAccessEntity.TASK_INSTANCE)
-    return create_app(AirflowDatabase(), may_read, may_stop, login_page)
+    settings = current_settings()
+    return create_app(
+        AirflowDatabase(),
+        may_read,
+        may_stop,
+        login_page,
+        source=Source(settings.database_url, settings.store),
+        may_see=requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=RESULTS_OF),
+    )
 
 
 def login_page(request: "Request") -> str:

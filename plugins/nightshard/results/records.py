@@ -17,6 +17,8 @@ class ModelRecord:
         revision: Hub commit, or a digest of the files for a plain folder.
         path: where the weights lie on the cluster.
         base_model: the model that training started from.
+        family: what the checkpoints of one training share
+            (:func:`nightshard.core.checkpoints.checkpoint_of`).
         step: training step of the checkpoint.
         training_metadata: anything else that training knows, as JSON.
     """
@@ -25,6 +27,7 @@ class ModelRecord:
     revision: str
     path: str
     base_model: str | None = None
+    family: str | None = None
     step: int | None = None
     training_metadata: Mapping[str, Any] | None = None
 

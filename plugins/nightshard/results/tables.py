@@ -112,7 +112,10 @@ _ROW_ID = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Model(Base):
-    """A checkpoint: one name at one revision."""
+    """A checkpoint: one name at one revision.
+
+    ``family`` is what the checkpoints of one training share.
+    """
 
     __tablename__ = "models"
     __table_args__ = (UniqueConstraint("name", "revision"),)
@@ -122,6 +125,7 @@ class Model(Base):
     revision: Mapped[str]
     path: Mapped[str]
     base_model: Mapped[str | None]
+    family: Mapped[str | None]
     step: Mapped[int | None] = mapped_column(BigInteger)
     training_metadata: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)

@@ -1,32 +1,29 @@
-"""The FastAPI app of the pages: a shard's log, its Slurm job, and a run's shards as JSON."""
+"""The app inside Airflow: a run as it goes on, its shards' logs and jobs, and the results."""
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-import jinja2
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
-from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.responses import Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 
 from nightshard.clusters.errors import LoginError, TransportError
 from nightshard.clusters.profile import portal_link
-from nightshard.core.errors import UserError
 from nightshard.core.task_states import RUN_ENDED, SHARD_TASK
+from nightshard.web.api import api_router
 from nightshard.web.clusters import Connections
 from nightshard.web.lines import plain, to_html
 from nightshard.web.looking import MAX_BYTES, TAIL, LogPiece, cancel_elements, look, read_log
-from nightshard.web.runs import Airflow, NotThereError, Run, RunLook
+from nightshard.web.pages import CONFLICT, SAFE, NotThereError, airflow_prefix, bare_app, page
+from nightshard.web.results import results_router
+from nightshard.web.runs import Airflow, Run, RunLook
 from nightshard.web.shards import ShardTask, judge_shard
+from nightshard.web.source import Source
 
 DAG = "/dags/{dag_id}"
 RUN = DAG + "/runs/{dag_run_id}"
 SHARD = RUN + "/shards/{rank}"
-
-UNAUTHORIZED, NOT_FOUND, CONFLICT, BAD_GATEWAY = 401, 404, 409, 502
 
 
 Offset = Annotated[int, Query(ge=TAIL, description="Bytes known already; -1: the tail.")]
@@ -40,6 +37,9 @@ def create_app(
     may_read: Callable[..., Any],
     may_stop: Callable[..., Any],
     login: Callable[[Request], str],
+    *,
+    source: Source,
+    may_see: Callable[..., Any],
 ) -> FastAPI:
     """Build the app.
 
@@ -48,34 +48,22 @@ def create_app(
         may_read: FastAPI dependency that lets in only who may read the DAG ``dag_id`` of the path.
         may_stop: the same for who may end its tasks.
         login: address of the login page that leads back to a request.
+        source: where scores and answers are read.
+        may_see: the same for who may see them.
     """
-    # Its own pages of documentation would be open to everyone.
-    app = FastAPI(title="Nightshard", docs_url=None, redoc_url=None, openapi_url=None)
+    app = bare_app(login, inside_airflow=True)
     pages = _Pages(airflow, Connections(airflow.transport))
     guard = [Depends(may_read)]
     app.get(DAG + "/deployment", dependencies=guard)(pages.deployment)
+    app.get(RUN, dependencies=guard, response_model=None)(pages.run)
     app.get(RUN + "/shards", dependencies=guard)(pages.shards)
     app.post(RUN + "/cancel", dependencies=[Depends(may_stop)])(pages.cancel)
     app.get(SHARD + "/log", dependencies=guard, response_model=None)(pages.log)
     app.get(SHARD + "/log.json", dependencies=guard)(pages.log_json)
     app.get(SHARD + "/log.txt", dependencies=guard, response_model=None)(pages.log_txt)
     app.get(SHARD + "/job", dependencies=guard, response_model=None)(pages.job)
-
-    @app.exception_handler(StarletteHTTPException)
-    async def refused(request: Request, error: StarletteHTTPException) -> Response:
-        if error.status_code == UNAUTHORIZED and _wants_html(request):
-            return RedirectResponse(login(request))
-        return _trouble(request, error.status_code, str(error.detail))
-
-    @app.exception_handler(UserError)
-    async def unusable(request: Request, error: UserError) -> Response:
-        missing = isinstance(error, NotThereError)
-        return _trouble(request, NOT_FOUND if missing else BAD_GATEWAY, str(error))
-
-    @app.exception_handler(TransportError)
-    async def silent(request: Request, error: TransportError) -> Response:
-        return _trouble(request, BAD_GATEWAY, str(error))
-
+    app.include_router(api_router(source, [Depends(may_see)]))
+    app.include_router(results_router(source, [Depends(may_see)]))
     return app
 
 
@@ -94,6 +82,21 @@ class _Pages:
     async def shards(self, dag_id: str, dag_run_id: str) -> dict[str, Any]:
         """All shards of a run: states, jobs, progress."""
         return (await self.connections.look(await self._run(dag_id, dag_run_id))).to_dict()
+
+    async def run(self, request: Request, dag_id: str, dag_run_id: str) -> HTMLResponse:
+        """The page of a run as it goes on."""
+        run = await self._run(dag_id, dag_run_id)
+        seen = (await self.connections.look(run)).to_dict()
+        return page(
+            request,
+            "live.html.j2",
+            run=run,
+            seen=seen,
+            over=run.state in RUN_ENDED,
+            done=sum(one["done"] or 0 for one in seen["shards"]),
+            rows=sum(one["rows"] for one in seen["shards"]),
+            airflow=f"{airflow_prefix(request)}/dags/{run.dag_id}/runs/{run.dag_run_id}",
+        )
 
     async def cancel(
         self, dag_id: str, dag_run_id: str, rank: Annotated[int | None, Query(ge=0)] = None
@@ -149,7 +152,7 @@ class _Pages:
     ) -> PlainTextResponse:
         """The end of a shard's log as plain text."""
         answer = await self.log_json(dag_id, dag_run_id, rank, attempt)
-        return PlainTextResponse(answer["lines"] + answer["rest"], headers=_SAFE)
+        return PlainTextResponse(answer["lines"] + answer["rest"], headers=SAFE)
 
     async def log(
         self, request: Request, dag_id: str, dag_run_id: str, rank: int, attempt: Chosen = None
@@ -168,7 +171,8 @@ class _Pages:
         state = seen.shard_dict(shard)
         path = str(shard.layout.attempt_log(rank, chosen))
         links = run.profile.links if run.profile else None
-        return _page(
+        return page(
+            request,
             "log.html.j2",
             run=run,
             shard=shard,
@@ -184,7 +188,7 @@ class _Pages:
                 for one in state["attempts"]
                 if links and links.job and one["job_id"]
             },
-            airflow=f"{_prefix(request)}/dags/{run.dag_id}/runs/{run.dag_run_id}",
+            airflow=f"{airflow_prefix(request)}/dags/{run.dag_id}/runs/{run.dag_run_id}",
             task=f"/tasks/{SHARD_TASK}/mapped/{rank}",
         )
 
@@ -263,46 +267,3 @@ def _paths(shard: ShardTask, attempt: int) -> dict[str, PurePosixPath]:
         "Answers": layout.output_file(shard.rank, shard.world_size),
         "Run": layout.run,
     }
-
-
-_SAFE = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
-
-def _wants_html(request: Request) -> bool:
-    return "text/html" in request.headers.get("accept", "")
-
-
-def _prefix(request: Request) -> str:
-    """Return the path under which Airflow itself is served; empty, or with a leading slash."""
-    mounted: str = request.scope.get("root_path", "")
-    return mounted.rpartition("/")[0]
-
-
-def _trouble(request: Request, status: int, sentence: str) -> Response:
-    if _wants_html(request):
-        return _page(
-            "trouble.html.j2", status, code=status, sentence=sentence, airflow=_prefix(request)
-        )
-    return JSONResponse({"detail": sentence}, status_code=status)
-
-
-_templates = jinja2.Environment(
-    loader=jinja2.PackageLoader("nightshard.web"), autoescape=True, undefined=jinja2.StrictUndefined
-)
-
-
-def _page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """Render a page that may run nothing but its own script, whatever a log contains."""
-    nonce = secrets.token_urlsafe(16)
-    policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'self'"
-    )
-    text = _templates.get_template(template).render(nonce=nonce, **values)
-    headers = {**_SAFE, "Content-Security-Policy": policy}
-    return HTMLResponse(text, status_code=status, headers=headers)

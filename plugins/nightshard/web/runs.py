@@ -7,14 +7,10 @@ from typing import Any, Protocol
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.transport import Transport
-from nightshard.core.errors import UserError
 from nightshard.core.task_states import RUN_ENDED
 from nightshard.web.looking import Found, alive
+from nightshard.web.pages import NotThereError
 from nightshard.web.shards import ShardLook, ShardTask, judge_shard
-
-
-class NotThereError(UserError):
-    """There is no such run, shard or attempt; the message says what there is."""
 
 
 @dataclass(frozen=True, slots=True)

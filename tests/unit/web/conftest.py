@@ -17,8 +17,10 @@ from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.transport import CommandResult, shell_line
 from nightshard.web.app import create_app
-from nightshard.web.runs import NotThereError, Run
+from nightshard.web.pages import NotThereError
+from nightshard.web.runs import Run
 from nightshard.web.shards import ShardTask
+from nightshard.web.source import Source
 
 WORLD_SIZE = 3
 FINGERPRINT = "f" * 32
@@ -182,6 +184,11 @@ def guard(header: str) -> Callable[[Request], None]:
 def app(site: Site) -> TestClient:
     """The pages, for a user who may read and stop."""
     made = create_app(
-        FakeAirflow(site), guard("reader"), guard("stopper"), lambda _: "/auth/login?next=here"
+        FakeAirflow(site),
+        guard("reader"),
+        guard("stopper"),
+        lambda _: "/auth/login?next=here",
+        source=Source(f"sqlite:///{site.folder}/results.db", str(site.folder / "store")),
+        may_see=guard("seer"),
     )
     return TestClient(made, headers={"user": "admin"}, follow_redirects=False)

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from nightshard.core.checkpoints import checkpoint_of
 from nightshard.core.run_plan import RunPlan
 from nightshard.orchestration.steps import Json, current_settings, store_of
 from nightshard.orchestration.steps.scoring import headline
@@ -30,11 +31,18 @@ def record(prepared: Json, dag_id: str) -> Json:
     ended = read_json(store.attempts) if store.attempts.exists() else []
     attempts = tuple(map(AttemptRecord.from_json, ended))
     label = run.model_name
+    checkpoint = checkpoint_of(run.params.model, run.params.revision)
     record_run(
         open_database(current_settings().database_url),
         RunRecord(
             run_key=run.run_key,
-            model=ModelRecord(name=label, revision=run.model_revision, path=run.model.path),
+            model=ModelRecord(
+                name=label,
+                revision=run.model_revision,
+                path=run.model.path,
+                family=checkpoint.family,
+                step=checkpoint.step,
+            ),
             fingerprint=run.fingerprint,
             fingerprint_content=run.fingerprint_content,
             cluster=run.params.cluster,

@@ -66,6 +66,8 @@ def upgrade() -> None:
             for column in ("first_run_id", "second_run_id")
         ),
     )
+    with op.batch_alter_table("models") as models:
+        models.add_column(sa.Column("family", sa.Text))
     with op.batch_alter_table("runs") as runs:
         runs.add_column(sa.Column("gate", sa.JSON))
     with op.batch_alter_table("shards") as shards:
@@ -132,5 +134,7 @@ def downgrade() -> None:
         shards.drop_column("energy_j")
     with op.batch_alter_table("runs") as runs:
         runs.drop_column("gate")
+    with op.batch_alter_table("models") as models:
+        models.drop_column("family")
     for name in ("comparisons", "question_sets", "fingerprints"):
         op.drop_table(name)
