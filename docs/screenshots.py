@@ -1,46 +1,38 @@
 """Take the pictures of these pages from a running quickstart: ``python docs/screenshots.py``.
 
-Needs Chromium (Debian's package ``chromium``); nothing leaves this machine.
+Nothing leaves this machine. A run's id as argument chooses another than the newest run.
 """
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from nightshard.cli.api import DAG_ID, AirflowApi
 from nightshard.cli.local import local_api_access
 from nightshard.core.settings import Settings
+from nightshard.local.chromium import QUIET, find_chromium
 
 IMAGES = Path(__file__).parent / "images"
-QUIET = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
+SIZE = {"width": 1400, "height": 900}
 
 
 def main() -> None:
-    """Log in and photograph the grid, a shard's log and the form."""
-    access = local_api_access(Settings.from_env(os.environ))
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if access is None or chromium is None:
-        sys.exit("Start `make quickstart` first, and install Debian's package chromium.")
+    """Log in and photograph Airflow's pages and our own."""
+    settings = Settings.from_env(os.environ)
+    access = local_api_access(settings)
+    if access is None:
+        sys.exit("Start `make quickstart` first.")
+    found = find_chromium(settings.state / "chromium")
     api = AirflowApi(access["url"], access["username"], access["password"])
     run_id = sys.argv[1] if len(sys.argv) > 1 else api.newest_run()
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.goto(f"{access['url']}/auth/login")
-        page.fill('input[name="username"]', access["username"])
-        page.fill('input[name="password"]', access["password"])
-        page.click('button[type="submit"]')
-        page.wait_for_url(f"{access['url']}/**")
+        browser = playwright.chromium.launch(
+            executable_path=found.executable, args=list(QUIET), env=dict(found.environment)
+        )
+        page = logged_in(browser, access, "light")
         dag = f"{access['url']}/dags/{DAG_ID}"
         shoot(page, f"{dag}/runs/{run_id}", "text=record", "quickstart-grid.png")
         shoot(page, f"{dag}/runs/{run_id}/tasks/shard/mapped/0", "text=answers", "shard-log.png")
@@ -50,7 +42,32 @@ def main() -> None:
         page.wait_for_selector("text=Hub id")
         page.wait_for_timeout(500)  # the form slides in
         page.screenshot(path=IMAGES / "form.png")
+        shoot(page, f"{access['url']}/plugin/leaderboard", "text=Browse", "in-airflow.png")
+        for scheme in ("light", "dark"):
+            results(logged_in(browser, access, scheme), f"{access['url']}/nightshard", scheme)
         browser.close()
+
+
+def logged_in(browser: Browser, access: dict[str, str], scheme: str) -> Page:
+    """Open a window in which the local Airflow's user is logged in."""
+    page = browser.new_page(viewport=SIZE, color_scheme=scheme)
+    page.goto(f"{access['url']}/auth/login")
+    page.fill('input[name="username"]', access["username"])
+    page.fill('input[name="password"]', access["password"])
+    page.click('button[type="submit"]')
+    page.wait_for_url(f"{access['url']}/**")
+    return page
+
+
+def results(page: Page, pages: str, scheme: str) -> None:
+    """Photograph the result pages, of the newest run that is on the leaderboard."""
+    shoot(page, f"{pages}/", "h1", f"pages-leaderboard-{scheme}.png")
+    page.click("tbody a >> nth=0")
+    shoot(page, page.url, "h1", f"pages-run-{scheme}.png")
+    page.click("p >> a:has-text('Answers')")
+    shoot(page, page.url, "tbody", f"pages-answers-{scheme}.png")
+    page.click("tbody a >> nth=0")
+    shoot(page, page.url, "h2", f"pages-answer-{scheme}.png")
 
 
 def shoot(page: Page, address: str, appears: str, name: str) -> None:

@@ -3,7 +3,7 @@
 from airflow.plugins_manager import AirflowPlugin
 
 from nightshard.orchestration.lazy_app import LazyApp
-from nightshard.orchestration.links import PAGES, VIEWS
+from nightshard.orchestration.links import PAGES, views
 
 
 class NightshardPlugin(AirflowPlugin):
@@ -11,4 +11,4 @@ class NightshardPlugin(AirflowPlugin):
 
     name = "nightshard"
     fastapi_apps = [{"app": LazyApp(), "url_prefix": PAGES, "name": "Nightshard"}]  # noqa: RUF012
-    external_views = VIEWS
+    external_views = views()

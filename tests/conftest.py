@@ -12,7 +12,12 @@ from nightshard.core.settings import PROJECT_ROOT
 settings.register_profile("nightshard", deadline=None)
 settings.load_profile("nightshard")
 
-pytest_plugins = ["integration.fixtures.clusters", "support.fixtures", "support.faults.plugin"]
+pytest_plugins = [
+    "integration.fixtures.clusters",
+    "support.fixtures",
+    "support.faults.plugin",
+    "support.browser",
+]
 
 
 @pytest.fixture(scope="session")

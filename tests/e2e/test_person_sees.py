@@ -3,30 +3,21 @@
 import base64
 import configparser
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from support.stack import Stack, eventually
 
 pytestmark = pytest.mark.e2e
 
 NIGHTSHARD = Path(sys.executable).parent / "nightshard"
 HTML = {"Accept": "text/html"}
-QUIET = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +42,6 @@ def run_id(stack: Stack) -> str:
 def log_page(stack: Stack, run_id: str) -> str:
     """Address of the second shard's log."""
     return f"{stack.airflow.url}/nightshard/dags/evaluate/runs/{run_id}/shards/1/log"
-
-
-@pytest.fixture
-def browser_page() -> Iterator[Page]:
-    """A real browser."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium on the PATH")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        page = browser.new_page()
-        page.set_default_timeout(60_000)
-        yield page
-        browser.close()
 
 
 def token(stack: Stack) -> str:

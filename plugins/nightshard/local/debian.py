@@ -35,6 +35,7 @@ PACKAGES = {
     # Ubuntu 22.04 has only the versioned name.
     "mariadb": ("mariadb-server-core", "mariadb-server-core-10.6"),
     "users": ("libnss-wrapper",),
+    "chromium": ("chromium",),
 }
 """Group of programs -> package that holds them, in the order in which names are tried."""
 
@@ -148,19 +149,22 @@ class PackageFolder:
                 return path
         return None
 
-    def fetch(self, groups: Sequence[str], accounting: bool) -> None:
+    def fetch(self, groups: Sequence[str], install: str) -> None:
         """Download and unpack what these groups need beyond the installed packages.
 
         apt works out the closure and checks the signatures; nothing is installed.
+
+        Args:
+            groups: of :data:`PACKAGES`.
+            install: a line that installs them in place of this.
 
         Raises:
             UserError: there is no apt here, or it could not download.
         """
         if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
             raise UserError(
-                f"The local cluster misses programs ({', '.join(groups)}) and there is no apt-get "
-                "to fetch them; install Slurm, munge and the OpenSSH server with this system's "
-                "package manager."
+                f"Programs are missing here ({', '.join(groups)}) and there is no apt-get to fetch "
+                "them; install them with this system's package manager."
             )
         (self.folder / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
         (self.folder / "lists/partial").mkdir(parents=True, exist_ok=True)
@@ -172,8 +176,8 @@ class PackageFolder:
             problem = self._download(groups, own_lists)
         if problem:
             raise UserError(
-                f"The programs of the local cluster could not be downloaded ({problem}); "
-                f"install them with: {install_line(accounting)}"
+                f"Missing programs could not be downloaded ({problem}); install them with: "
+                f"{install}"
             )
         for package in sorted((self.folder / "cache/archives").glob("*.deb")):
             subprocess.run(["dpkg", "-x", package, self.root], check=True)  # noqa: S607
@@ -278,7 +282,7 @@ def find_programs(folder: Path, *, accounting: bool) -> Programs:
     if absent():
         with locked(folder / "lock"):
             if wanted := absent():
-                packages.fetch(wanted, accounting)
+                packages.fetch(wanted, install_line(accounting))
         if left := absent():
             raise UserError(
                 f"The fetched packages hold no programs for {', '.join(left)}; "

@@ -18,22 +18,25 @@ if TYPE_CHECKING:
 PAGES = "/nightshard"
 """Where the API server serves the pages."""
 
-VIEWS: list[dict[str, Any]] = [
-    {
-        "name": "Leaderboard",
-        "href": f"{PAGES}/",
-        "destination": "nav",
-        "url_route": "leaderboard",
-        "category": "browse",
-    },
-    {
-        "name": "Shards",
-        "href": f"{PAGES}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
-        "destination": "dag_run",
-        "url_route": "shards",
-    },
-]
-"""Pages that Airflow shows in its own: one in the navigation, one as a tab of each DAG run."""
+
+def views() -> list[dict[str, Any]]:
+    """Return the pages that Airflow shows in its own: in the navigation, and for each DAG run."""
+    pages = f"{_served_below()}{PAGES}"
+    return [
+        {
+            "name": "Leaderboard",
+            "href": f"{pages}/",
+            "destination": "nav",
+            "url_route": "leaderboard",
+            "category": "browse",
+        },
+        {
+            "name": "Shards",
+            "href": f"{pages}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
+            "destination": "dag_run",
+            "url_route": "shards",
+        },
+    ]
 
 
 def shard_page(dag_id: str, dag_run_id: str, rank: int, page: str) -> str:
@@ -42,12 +45,15 @@ def shard_page(dag_id: str, dag_run_id: str, rank: int, page: str) -> str:
 
 
 def _link(ti_key: "TaskInstanceKey", page: str) -> str:
+    return _served_below() + shard_page(ti_key.dag_id, ti_key.run_id, ti_key.map_index, page)
+
+
+def _served_below() -> str:
+    """Return the path under which Airflow is served; empty, or with a leading slash."""
     from airflow.sdk.configuration import conf
 
     address: str = conf.get("api", "base_url", fallback="")
-    return urlsplit(address).path.rstrip("/") + shard_page(
-        ti_key.dag_id, ti_key.run_id, ti_key.map_index, page
-    )
+    return urlsplit(address).path.rstrip("/")
 
 
 @attrs.define()

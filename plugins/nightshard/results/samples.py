@@ -205,7 +205,7 @@ class Samples:
                 connection.begin()
                 connection.execute(f"SELECT 1 FROM {table} LIMIT 0")
             yield connection, table, other
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
             raise UserError(
                 f"The answers of run {store.run_key} cannot be read: {_line(error)}."
             ) from None

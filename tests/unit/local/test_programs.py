@@ -31,7 +31,7 @@ def test_without_apt_the_missing_programs_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
-    with pytest.raises(UserError, match=r"misses programs \(slurm, munge, ssh.*no apt-get"):
+    with pytest.raises(UserError, match=r"missing here \(slurm, munge, ssh.*no apt-get"):
         debian.find_programs(tmp_path, accounting=False)
 
 
@@ -61,7 +61,7 @@ def test_outdated_lists_are_fetched_into_the_own_folder_and_tried_again(
 
     monkeypatch.setattr(debian.PackageFolder, "_apt", apt)
     folder = debian.PackageFolder(tmp_path)
-    folder.fetch(["munge"], accounting=False)
+    folder.fetch(["munge"], "unused")
     lists = f"-oDir::State::Lists={tmp_path}/lists"
     assert asked == [
         ["--download-only", "install", "munge"],
@@ -77,7 +77,7 @@ def test_a_package_under_its_versioned_name_is_found(
         return "" if "mariadb-server-core-10.6" in arguments else "no such package"
 
     monkeypatch.setattr(debian.PackageFolder, "_apt", apt)
-    debian.PackageFolder(tmp_path).fetch(["slurm", "mariadb"], accounting=True)
+    debian.PackageFolder(tmp_path).fetch(["slurm", "mariadb"], "unused")
 
 
 @given(st.integers(0, 99), st.integers(0, 99))

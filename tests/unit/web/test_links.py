@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nightshard.orchestration.links import SHARD_LINKS
+from nightshard.orchestration.links import SHARD_LINKS, views
 from nightshard.orchestration.shard import ShardSensor
 
 pytestmark = pytest.mark.unit
@@ -30,3 +30,4 @@ def test_the_buttons_work_where_airflow_is_served_below_a_path(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.org/airflow/")
     assert all(path.startswith("/airflow/nightshard/dags/") for path in paths().values())
+    assert all(view["href"].startswith("/airflow/nightshard/") for view in views())
