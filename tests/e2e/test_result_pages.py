@@ -31,7 +31,7 @@ def test_a_person_goes_from_the_leaderboard_to_one_answer(
     browser_page.goto(f"{pages}/?model=tiny&sort=Starter")
     log_in(stack, browser_page)
     browser_page.wait_for_url("**/nightshard/?model=tiny&sort=Starter")  # where it was going
-    browser_page.goto(f"{pages}/runs/{run.summary['run_key']}")
+    browser_page.goto(f"{pages}/runs/{run.summary()['run_key']}")
     browser_page.wait_for_selector("h2 >> text=Scores")
     assert barriers(browser_page) == []
     browser_page.click("p >> a:has-text('Answers')")
@@ -50,7 +50,7 @@ def test_airflow_shows_the_pages_in_its_own(
 ) -> None:
     browser_page.goto(f"{stack.airflow.url}/auth/login")
     log_in(stack, browser_page)
-    browser_page.wait_for_url(f"{stack.airflow.url}/**")
+    browser_page.wait_for_selector("text=Dags")
     browser_page.goto(f"{stack.airflow.url}/plugin/leaderboard")
     inside = browser_page.frame_locator("iframe")
     inside.locator("h1:has-text('Leaderboard')").wait_for()
