@@ -29,7 +29,7 @@ from nightshard.orchestration.shard import SHARD_LABEL, ShardSensor
     doc_md=tasks.EVALUATE_DOC,
 )
 def evaluate() -> None:
-    """Plan, prepare, stage, submit; watch the shards; collect, merge, score, record."""
+    """Plan, prepare, stage, submit; watch the shards; collect, merge, score, record; and after."""
     plan = tasks.plan()
     prepared = tasks.prepare_dataset(plan)
     staged = tasks.stage(prepared)
@@ -40,9 +40,11 @@ def evaluate() -> None:
     collected = tasks.collect(prepared)
     merged = tasks.merge(collected)
     scored = ScoreOperator(task_id="score", prepared=merged)
-    tasks.record(scored.output)
+    recorded = tasks.record(scored.output)
+    after = [tasks.gate(recorded), tasks.publish(recorded)]
 
     watched >> collected
+    after >> tasks.notify().as_teardown()
 
 
 evaluate_dag = evaluate()

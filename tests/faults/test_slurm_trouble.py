@@ -139,6 +139,8 @@ async def _start_now(lab: Lab, run: FaultRun, node: str) -> None:
     element = await run.element(0)
     for number in range(30):  # longer than the two minutes: Slurm may overlook the wish
         lab.site.ask("scontrol", "update", f"JobId={element}", "StartTime=now", check=False)
+        # The node may refuse a job that it is not yet rid of; Slurm then holds it for a person.
+        lab.site.ask("scontrol", "release", element, check=False)
         with contextlib.suppress(AssertionError):
             await until(lambda: bool(_restarts(run)), "Slurm started the job again", timeout_s=10)
             return

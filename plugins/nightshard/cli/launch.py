@@ -105,6 +105,14 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--logprobs", is_flag=True, help="Keep log-probabilities of tokens."),
         click.option("--force", is_flag=True, help="Generate again what exists."),
+        click.option(
+            "--gate", help="previous, best or a policy of include/gates. Default: no gate."
+        ),
+        click.option(
+            "--publish",
+            type=click.Choice(["hub", "folder", "no"]),
+            help="Default: to the Hub where Airflow's connection nightshard_hub exists.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -180,6 +188,9 @@ def watch(api: Any, run_id: str, console: Console) -> dict[str, Any] | None:
         for sentence in heard(lambda: failure_sentences(api, run_id)):
             console.print(f"  {sentence}", highlight=False, markup=False)
         console.print(f"  Its logs: {api.page(run_id)}", highlight=False, soft_wrap=True)
+        scored = heard(lambda: api.result(run_id, "record"))
+        if scored is not None:  # what failed came after the scores: gate or publication
+            console.print(score_table(scored["scores"]))
         return None
     summary: dict[str, Any] | None = heard(lambda: api.result(run_id, "record"))
     if summary is None:

@@ -27,6 +27,8 @@ _SENTENCES = {
     "seed": "give a whole number of at least 0",
     "limit": "give a whole number of at least 1, or leave it empty for all problems",
     "balance": "choose steal or static, or leave it empty for the cluster's default",
+    "publish": "choose no, folder or hub, or leave it empty for the Hub where it is set up",
+    "gate": "name previous, best or a policy of include/gates",
     "chat_template_args": 'give a JSON object such as {"enable_thinking": false}, or none',
 }
 
@@ -60,13 +62,15 @@ class RunParams(BaseModel):
     limit: Annotated[int, Field(ge=1)] | None = None
     source: Mapping[str, str] = Field(default_factory=dict)
     force: bool = False
+    publish: Literal["no", "folder", "hub"] | None = None
+    gate: str | None = None
 
     @field_validator("source", "chat_template_args", mode="before")
     @classmethod
     def _none_is_an_empty_one(cls, value: Any) -> Any:
         return {} if value is None else value
 
-    @field_validator("revision", "adapter", "system_prompt", mode="after")
+    @field_validator("revision", "adapter", "system_prompt", "gate", mode="after")
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None

@@ -20,6 +20,9 @@ class Settings:
         templates: folder of the sbatch templates.
         worker_source: source tree of the shard worker that is staged to clusters.
         benchmarks: folder of a group's own benchmarks, which need not exist.
+        gates: folder of the policies of gates, which need not exist.
+        published: folder in which runs are published where there is no Hub.
+        notifications: file that says whom to tell of a run, which need not exist.
     """
 
     home: Path
@@ -30,18 +33,25 @@ class Settings:
     templates: Path
     worker_source: Path
     benchmarks: Path
+    gates: Path
+    published: Path
+    notifications: Path
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
         """Read ``NIGHTSHARD_HOME``, ``_STATE``, ``_STORE``, ``_DB_URL``, ``_CLUSTERS``.
 
-        And ``NIGHTSHARD_BENCHMARKS``: by default a group's own benchmarks lie in
-        ``include/benchmarks`` of the project.
+        And ``_BENCHMARKS``, ``_GATES``, ``_NOTIFICATIONS``, by default in ``include/`` of the
+        project, and ``_PUBLISHED``, by default in the state folder.
         """
         home = Path(environ.get("NIGHTSHARD_HOME", PROJECT_ROOT)).resolve()
         state = Path(environ.get("NIGHTSHARD_STATE", home / ".nightshard")).resolve()
         store = environ.get("NIGHTSHARD_STORE", str(state / "store"))
         clusters = Path(environ.get("NIGHTSHARD_CLUSTERS", home / "include" / "clusters"))
+        include = home / "include"
+        gates = Path(environ.get("NIGHTSHARD_GATES", include / "gates"))
+        told = Path(environ.get("NIGHTSHARD_NOTIFICATIONS", include / "notifications.yaml"))
+        published = Path(environ.get("NIGHTSHARD_PUBLISHED", state / "published"))
         benchmarks = Path(environ.get("NIGHTSHARD_BENCHMARKS", home / "include" / "benchmarks"))
         return cls(
             home=home,
@@ -53,6 +63,9 @@ class Settings:
             templates=home / "include" / "sbatch",
             worker_source=home / "shard_worker" / "src",
             benchmarks=benchmarks.resolve(),
+            gates=gates.resolve(),
+            published=published.resolve(),
+            notifications=told.resolve(),
         )
 
     def variables(self, environ: Mapping[str, str]) -> dict[str, str]:

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from nightshard.clusters.login import Login
     from nightshard.clusters.profile import ClusterProfile
     from nightshard.clusters.transport import Transport
+    from nightshard.publish.hub import HubAccount
 
-__all__ = ["check_host_key_is_checked", "open_transport"]
+__all__ = ["check_host_key_is_checked", "hub_account", "open_transport"]
+
+HUB = "nightshard_hub"
+"""Airflow's connection to the Hugging Face Hub."""
 
 
 def open_transport(profile: "ClusterProfile") -> "Transport":
@@ -91,3 +95,32 @@ async def _read(connection_id: str, needed_by: str) -> ConnectionValues:
     return ConnectionValues(
         connection_id, found.host, found.port, found.login, found.password, found.extra_dejson
     )
+
+
+def hub_account() -> "HubAccount | None":
+    """Return where runs are published: the connection ``nightshard_hub``, None without one.
+
+    Its login is the user or organisation, its password the token, its host another address than
+    the public Hub's. The extra ``{"private": false}`` makes new datasets public.
+
+    Raises:
+        UserError: the connection lacks its namespace or its token.
+    """
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from nightshard.publish.hub import HubAccount
+
+    try:
+        found = Connection.get(HUB)
+    except AirflowNotFoundException:
+        return None
+    if not found.login or not found.password:
+        raise UserError(
+            f"The connection {HUB!r} needs the namespace as login and a token as password."
+        )
+    port = f":{found.port}" if found.port else ""
+    scheme = found.schema or "https"
+    endpoint = f"{scheme}://{found.host}{port}" if found.host else None
+    private = bool(found.extra_dejson.get("private", True))
+    return HubAccount(found.login, found.password, endpoint, private)

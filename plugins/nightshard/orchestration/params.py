@@ -19,6 +19,7 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
     what = "What to evaluate"
     where = "Where and how much"
     sampling = "Sampling"
+    after = "Afterwards"
     return {
         "model": Param(
             "",
@@ -76,6 +77,24 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
             title="Force",
             description="Generate every answer again, even those that exist.",
             section=what,
+        ),
+        "gate": Param(
+            None,
+            type=["string", "null"],
+            examples=["previous", "best"],
+            title="Gate",
+            description="Fail the run's task `gate` where it is worse than the `previous` or the "
+            "`best` checkpoint, or as a policy of `include/gates/` says. Scores stay. Empty: none.",
+            section=after,
+        ),
+        "publish": Param(
+            None,
+            type=["string", "null"],
+            enum=["hub", "folder", "no", None],
+            title="Publish",
+            description="Answers, scores and a card to the Hub, or into a folder. Empty: to the "
+            "Hub where the connection `nightshard_hub` exists.",
+            section=after,
         ),
         "cluster": Param(
             clusters[0] if clusters else "",

@@ -65,6 +65,9 @@ class ShardSensor(BaseSensorOperator):
 
     def resume(self, context: "Context", event: dict[str, str]) -> None:
         """Fail with what the trigger found out; only a lost shard comes back here."""
+        from nightshard.orchestration.notifying import notify_of_shard
+
+        notify_of_shard(context, event["message"])
         raise AirflowFailException(event["message"]) from None
 
     def _own(self, try_number: int) -> None:

@@ -32,6 +32,8 @@ Evaluates one checkpoint on one or more benchmarks.
 | shard 1 of N … | follows one array element, without occupying a worker; gives it another attempt where its end was not its own fault |
 | collect, merge | brings the answers back and refuses anything incomplete |
 | score, record | judges the answers and writes the scores to the database |
+| gate, publish | compares with a baseline; brings answers and scores to the Hub or into a folder |
+| notify | tells whom `include/notifications.yaml` names |
 """  # noqa: E501 (a markdown table's row cannot be broken)
 
 
@@ -126,3 +128,42 @@ def record(prepared: Json, **context: Any) -> Json:
     from nightshard.orchestration.steps import recording
 
     return recording.record(prepared, context["dag"].dag_id)
+
+
+@task
+@one_sentence
+def gate(recorded: Json) -> Json:
+    """Fail where the run is worse than its baseline; its scores stay as they are."""
+    from nightshard.orchestration.steps import afterwards
+
+    ruling = afterwards.gate(recorded["run_key"])
+    if ruling is None:
+        raise AirflowSkipException("No gate was asked for.")
+    if ruling["verdict"] == "worse":
+        reasons = " ".join(f"{one}." for one in ruling["reasons"])
+        raise AirflowFailException(f"Worse than {ruling['baseline']}. {reasons}")
+    return ruling
+
+
+@task
+@one_sentence
+def publish(recorded: Json) -> str:
+    """Bring answers, scores and card to the Hub or into a folder; return where they are."""
+    from nightshard.orchestration.steps import afterwards
+
+    address = afterwards.publish(recorded["run_key"])
+    if address is None:
+        raise AirflowSkipException("Publishing is off, or the Hub is not set up.")
+    return address
+
+
+@task(retries=2)
+@one_sentence
+def notify(**context: Any) -> int:
+    """Tell whom the group wants to be told, once a run; return how many messages went out."""
+    from nightshard.orchestration import notifying
+
+    count = notifying.notify_of_run(context)
+    if count == 0:
+        raise AirflowSkipException("Nobody wants to be told.")
+    return count

@@ -53,6 +53,27 @@ class Policy(BaseModel):
         return _checked(value, str(path))
 
 
+def named_policy(folder: Path, name: str) -> Policy:
+    """Return the policy that a run asks for by one word.
+
+    Args:
+        folder: that holds policies, one YAML file each.
+        name: ``previous``, ``best``, or the name of a file there without its ending.
+
+    Raises:
+        UserError: there is no such policy, or its file cannot be used.
+    """
+    if name in (PREVIOUS, BEST):
+        return Policy(baseline=name)
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name not in known:
+        there = f"; there are {', '.join(known)}" if known else ""
+        raise UserError(
+            f"There is no gate {name!r}: name previous, best or a policy of {folder}{there}."
+        )
+    return Policy.read(folder / f"{name}.yaml")
+
+
 def gate_policy(policy: Policy, *, baseline: str | None, margin: float | None) -> Policy:
     """Return a policy with what was said beside its file.
 

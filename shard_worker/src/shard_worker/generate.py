@@ -115,6 +115,9 @@ class Generation:
         except Exception as error:
             if isinstance(error, WorkerError) or is_disk_full(error):
                 raise
+            if isinstance(error, FileNotFoundError):
+                # A later attempt tidies up the file that this one was just writing.
+                check_still_ours(self.layout, self.attempt)
             if self.stop.wish() is not None:
                 # Slurm signals the engine's own processes too, and their death surfaces here.
                 raise self._interrupted() from error

@@ -10,7 +10,8 @@ import pytest
 from worker_testing import SOURCE, Run, make_requests, make_spec
 
 from shard_worker.contract import violations
-from shard_worker.parts import read_parts
+from shard_worker.errors import Exit
+from shard_worker.parts import PartWriter, read_parts
 from shard_worker.rows import OUTPUT_SCHEMA, Request, answers_from_bytes
 
 pytestmark = pytest.mark.unit
@@ -173,3 +174,27 @@ def test_progress_says_why_a_shard_failed(run: Run, here: Here, model: Path) -> 
     assert violations("progress", progress) == []
     assert progress["phase"] == "failed"
     assert "does not exist" in json.dumps(progress["message"])
+
+
+def test_an_attempt_whose_unfinished_file_a_later_one_tidied_up_says_that_it_was_replaced(
+    run: Run,
+    echo_run: EchoRun,
+    here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    echo_run(4)
+    claim = run.layout.folder / "claim-2"
+    replace = Path.replace
+
+    def tidied(path: Path, target: Path) -> Path:
+        if target.name.startswith("part-") and not claim.exists():
+            path.unlink()
+            claim.write_text("{}")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", tidied)
+    monkeypatch.setattr("shard_worker.parts.PartWriter.flush_if_due", PartWriter.flush)
+    assert here() == Exit.CLAIM_HELD
+    assert "attempt 1 ends here" in capfd.readouterr().err
+    assert not run.layout.manifest.exists()

@@ -82,4 +82,7 @@ def test_evaluate_takes_its_steps_in_order(parsed: dict) -> None:  # type: ignor
         "merge",
         "score",
         "record",
+        "gate",
+        "publish",
+        "notify",
     ]

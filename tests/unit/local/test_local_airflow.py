@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,11 @@ class Family:
     def alive(self) -> set[int]:
         """Ids of those that run; one that ended and was not yet collected does not."""
         return {pid for pid in (self.parent.pid, self.child) if Process.of(pid) is not None}
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + 30
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def end(self) -> None:
         for pid in self.alive():
@@ -92,6 +98,7 @@ def test_down_kills_what_does_not_listen(home: Path, monkeypatch: pytest.MonkeyP
     family = Family(home, STUBBORN)
     try:
         local(home).down()
+        family.wait()  # a loaded machine takes a moment to end what was killed
         assert family.alive() == set()
     finally:
         family.end()

@@ -46,6 +46,7 @@ def plan_run(
     params = parse_run_params(dict(values))
     for name in params.tasks:
         registry.info(name)
+    _check_wishes(params)
     profile = profile_named(params.cluster)
     num_shards = choose_num_shards(
         params.num_shards, profile.defaults.num_shards, profile.limits.max_shards
@@ -70,6 +71,14 @@ def plan_run(
         dag_run_id=dag_run_id,
         balance=params.balance or profile.defaults.balance,
     )
+
+
+def _check_wishes(params: RunParams) -> None:
+    if params.gate is not None or params.publish == "hub":
+        # Few runs ask for these, and what they need takes long to import.
+        from nightshard.orchestration.steps.afterwards import check_wishes
+
+        check_wishes(params)
 
 
 async def _ask_cluster(
