@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from support.hub import FakeHub, fake_hub
 from support.served import served_model
+from support.web_hook import WebHook, web_hook
 
 from nightshard.cli.api import AirflowApi
 from nightshard.core.settings import PROJECT_ROOT, Settings
@@ -39,12 +41,16 @@ class Stack:
         cluster: the local cluster.
         airflow: address and login.
         model: folder of a tiny random model.
+        hub: a stand-in for the Hub.
+        hook: a web hook that is told of runs which need somebody.
     """
 
     settings: Settings
     cluster: ClusterInfo
     airflow: AirflowInfo
     model: Path
+    hub: FakeHub
+    hook: WebHook
 
     @property
     def environment(self) -> dict[str, str]:
@@ -59,7 +65,11 @@ class Stack:
 
     def local_airflow(self) -> LocalAirflow:
         """Return the handle with which a person stops, repairs and starts this Airflow."""
-        more = {**own_benchmarks(self.settings), **broken_connections(self.cluster)}
+        more = {
+            **own_benchmarks(self.settings),
+            **afterwards(self.settings, self.hub, self.hook),
+            **broken_connections(self.cluster),
+        }
         stack = LocalStack(self.settings, extra_environment=more)
         return stack.airflow(self.cluster)
 
@@ -98,7 +108,8 @@ class Stack:
 
     def trigger(self, conf: Mapping[str, Any]) -> str:
         """Trigger ``evaluate`` over REST and return the run's id."""
-        return self.api().trigger({"cluster": "local", "model": str(self.model), **conf})
+        usual = {"cluster": "local", "model": str(self.model), "publish": "no"}
+        return self.api().trigger({**usual, **conf})
 
     def wait(self, run_id: str) -> "FinishedRun":
         """Wait until a run ends."""
@@ -156,7 +167,13 @@ def running_stack(state: Path, worker_env: Path) -> Iterator[Stack]:
     environment = own_benchmarks(settings)
     write_benchmarks(Path(environment["NIGHTSHARD_BENCHMARKS"]))
     stack = LocalStack(settings, extra_environment=environment)
-    with served_model("It is \\boxed{9}.") as served, stopping(stack):
+    with (
+        served_model("It is \\boxed{9}.") as served,
+        fake_hub() as hub,
+        web_hook() as hook,
+        stopping(stack),
+    ):
+        environment |= afterwards(settings, hub, hook)
         write_profiles(clusters, served)
         from nightshard.local.cluster import LocalCluster
         from nightshard.local.stack import cluster_root
@@ -169,7 +186,7 @@ def running_stack(state: Path, worker_env: Path) -> Iterator[Stack]:
         while not api.dag_exists():
             assert time.monotonic() < deadline, api.import_errors()
             time.sleep(POLL_S)
-        yield Stack(settings, cluster, airflow, model)
+        yield Stack(settings, cluster, airflow, model, hub, hook)
 
 
 @contextmanager
@@ -212,6 +229,28 @@ def own_benchmarks(settings: Settings) -> dict[str, str]:
     return {"NIGHTSHARD_BENCHMARKS": str(settings.state / "benchmarks")}
 
 
+NOTIFICATIONS = """
+- notifier: airflow.providers.slack.notifications.slack_webhook.SlackWebhookNotifier
+  events: [worse, attention]
+  arguments: {text: "{event}: {title}\\n{text}"}
+"""
+
+
+def afterwards(settings: Settings, hub: FakeHub, hook: WebHook) -> dict[str, str]:
+    """Return the variables with which an Airflow publishes to the stand-in and tells the hook."""
+    file = settings.state / "notifications.yaml"
+    file.write_text(NOTIFICATIONS)
+    host, _, port = hub.address.removeprefix("http://").partition(":")
+    account = {"conn_type": "http", "schema": "http", "host": host, "port": int(port)}
+    account |= {"login": "org", "password": hub.token}
+    return {
+        "AIRFLOW_CONN_NIGHTSHARD_HUB": json.dumps(account),
+        "AIRFLOW_CONN_SLACK_DEFAULT": hook.connection,
+        "HF_HUB_DISABLE_XET": "1",  # whose protocol the stand-in does not speak
+        "NIGHTSHARD_NOTIFICATIONS": str(file),
+    }
+
+
 def write_benchmarks(folder: Path) -> None:
     """Write a group's own benchmarks."""
     folder.mkdir()
@@ -245,6 +284,7 @@ def write_profiles(clusters: Path, served: str) -> None:
             },
         },
         "served": {"engine": {**echo, "name": "openai", "options": {"base_url": served}}},
+        "wrong": {"engine": {**echo, "options": {"answer": "It is \\boxed{8}."}}},
         "slow": {"engine": {**echo, "options": SLOW}},
         "endless": {"engine": {**echo, "options": {**SLOW, "seconds_per_request": 600}}},
         "unreachable": {"ssh_conn_id": "nightshard_unreachable"},

@@ -11,6 +11,7 @@ from nightshard.cli.compare import compare
 from nightshard.cli.doctor import doctor
 from nightshard.cli.gate import gate
 from nightshard.cli.import_answers import import_answers
+from nightshard.cli.import_scores import import_scores
 from nightshard.cli.launch import launch
 from nightshard.cli.local import local_cluster, quickstart, stop_everything, worker_env
 from nightshard.cli.logs import logs
@@ -36,7 +37,20 @@ def cli() -> None:
 
 
 for command in (
-    *(launch, status, logs, cancel, results, rescore, compare, gate, publish, import_answers, db),
+    *(
+        launch,
+        status,
+        logs,
+        cancel,
+        results,
+        rescore,
+        compare,
+        gate,
+        publish,
+        import_answers,
+        import_scores,
+        db,
+    ),
     *(doctor, serve, local_cluster, quickstart, stop_everything, worker_env, worker_bundle),
 ):
     cli.add_command(command)

@@ -1,9 +1,11 @@
 """``nightshard serve``: the result pages without Airflow."""
 
 import os
+import socket
 
 import click
 
+from nightshard.core.errors import UserError
 from nightshard.core.settings import Settings
 
 TOKEN = "NIGHTSHARD_SERVE_TOKEN"  # noqa: S105 (the name of a variable)
@@ -27,9 +29,25 @@ def serve(*, host: str, port: int) -> None:
     settings = Settings.from_env(os.environ)
     source = Source(settings.database_url, settings.store)
     _ = source.engine  # a database that cannot be used is told now, in one sentence
-    config = uvicorn.Config(
-        serving_app(source, host, token), host=host, port=port, log_level="warning"
-    )
-    shown = f"[{host}]" if ":" in host else host
-    click.echo(f"Nightshard's pages: http://{shown}:{port}/ (Ctrl+C ends this)")
-    uvicorn.Server(config).run()
+    with _listening(host, port) as listening:
+        config = uvicorn.Config(serving_app(source, host, token), log_level="warning")
+        shown = f"[{host}]" if ":" in host else host
+        bound = listening.getsockname()[1]
+        click.echo(f"Nightshard's pages: http://{shown}:{bound}/ (Ctrl+C ends this)")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Open a port; connections wait there until the server is up.
+
+    Raises:
+        UserError: somebody else has it, or there is no such address here.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UserError(
+            f"Port {port} of {host} cannot be opened ({error.strerror or error}): choose another "
+            "with --port."
+        ) from None

@@ -2,16 +2,15 @@
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from email import message_from_bytes
 from email.message import Message as Mail
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
+from support.web_hook import web_hook
 
 from nightshard.core.errors import UserError
 from nightshard.orchestration.notifying import read_wishes, tell
@@ -55,33 +54,11 @@ def inbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
 
 
 @pytest.fixture
-def web_hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """A web hook on loopback in Slack's form."""
-    posted: list[Any] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"ok")
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    connection = {
-        "conn_type": "slackwebhook",
-        "host": f"http://127.0.0.1:{server.server_port}/services",
-        "password": "T000/B000/example",
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_SLACK_DEFAULT", json.dumps(connection))
-    yield posted
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What reaches a web hook that Airflow's connection leads to."""
+    with web_hook() as hook:
+        monkeypatch.setenv("AIRFLOW_CONN_SLACK_DEFAULT", hook.connection)
+        yield hook.posted
 
 
 def wishes(tmp_path: Path, text: str) -> list[Any]:
@@ -106,7 +83,7 @@ HOOK = f"""
 
 
 def test_one_message_goes_to_each_that_wants_it(
-    tmp_path: Path, inbox: Inbox, web_hook: list[Any]
+    tmp_path: Path, inbox: Inbox, posted: list[Any]
 ) -> None:
     assert tell(MESSAGE, wishes(tmp_path, MAIL + HOOK), {}) == 2
     (mail,) = inbox.mails
@@ -114,14 +91,14 @@ def test_one_message_goes_to_each_that_wants_it(
     assert mail["to"] == "team@example.org"
     body = b"".join(part.get_payload(decode=True) or b"" for part in mail.walk())
     assert b"MATH500: 0.5" in body
-    (posted,) = web_hook
-    assert posted["text"] == f"*{MESSAGE.title}*\n{MESSAGE.text}"
+    (said,) = posted
+    assert said["text"] == f"*{MESSAGE.title}*\n{MESSAGE.text}"
 
 
-def test_whoever_wants_other_events_is_left_alone(tmp_path: Path, web_hook: list[Any]) -> None:
+def test_whoever_wants_other_events_is_left_alone(tmp_path: Path, posted: list[Any]) -> None:
     scored = Message("scored", "org/a scored", "")
     assert tell(scored, wishes(tmp_path, HOOK), {}) == 0
-    assert web_hook == []
+    assert posted == []
 
 
 def test_one_deaf_receiver_does_not_silence_the_others(
@@ -134,10 +111,10 @@ def test_one_deaf_receiver_does_not_silence_the_others(
     assert len(inbox.mails) == 1
 
 
-def test_what_a_model_wrote_is_no_template(tmp_path: Path, web_hook: list[Any]) -> None:
+def test_what_a_model_wrote_is_no_template(tmp_path: Path, posted: list[Any]) -> None:
     odd = Message("failed", "{{ 1 + 1 }}", "{{ conn.secret.password }}")
     tell(odd, wishes(tmp_path, HOOK), {})
-    assert web_hook[0]["text"] == "*{{ 1 + 1 }}*\n{{ conn.secret.password }}"
+    assert posted[0]["text"] == "*{{ 1 + 1 }}*\n{{ conn.secret.password }}"
 
 
 def test_nobody_is_told_by_default(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""A web hook on loopback, in the form of Slack's, that keeps what it is told."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class WebHook:
+    """What was posted, and where.
+
+    Attributes:
+        address: of the server.
+        posted: JSON bodies, in the order of their arrival.
+    """
+
+    address: str = ""
+    posted: list[Any] = field(default_factory=list)
+
+    @property
+    def connection(self) -> str:
+        """An Airflow connection that leads here."""
+        return json.dumps(
+            {
+                "conn_type": "slackwebhook",
+                "host": f"{self.address}/services",
+                "password": "T000/B000/example",
+            }
+        )
+
+
+@contextmanager
+def web_hook() -> Iterator[WebHook]:
+    """Run a web hook."""
+    hook = WebHook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            hook.posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hook.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield hook
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
