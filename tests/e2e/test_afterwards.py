@@ -113,14 +113,14 @@ def test_the_leaderboard_marks_what_the_gate_said(stack: Stack, worse: FinishedR
 
 
 def test_a_lost_shard_is_told_at_once(stack: Stack) -> None:
-    run = stack.run({"tasks": ["Starter"], "limit": 2, "num_shards": 1, "cluster": "too-short"})
+    run = stack.run({"tasks": ["Starter"], "limit": 2, "num_shards": 1, "cluster": "broken"})
     assert run.state == "failed"
 
     def told() -> list[str]:
         said = [one["text"] for one in stack.hook.posted]
         return [one for one in said if one.startswith("attention: ") and run.run_id in one]
 
-    (said,) = eventually(told, "a message on the shard")
+    (said,) = eventually(told, "a message on the shard", 60)
     assert "Shard 1 of" in said
     assert f"/runs/{run.run_id}/shards/0/log" in said.replace("%3A", ":").replace("%2B", "+")
 

@@ -37,21 +37,9 @@ def cli() -> None:
 
 
 for command in (
-    *(
-        launch,
-        status,
-        logs,
-        cancel,
-        results,
-        rescore,
-        compare,
-        gate,
-        publish,
-        import_answers,
-        import_scores,
-        db,
-    ),
-    *(doctor, serve, local_cluster, quickstart, stop_everything, worker_env, worker_bundle),
+    *(launch, status, logs, cancel, results, rescore, compare, gate, publish, serve, db),
+    *(import_answers, import_scores, doctor, local_cluster, quickstart, stop_everything),
+    *(worker_env, worker_bundle),
 ):
     cli.add_command(command)
 
