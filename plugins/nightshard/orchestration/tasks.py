@@ -7,10 +7,15 @@ the run's key, so that any executor's worker can take the next step.
 import functools
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
 from airflow.sdk import task
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSkipException,
+)
 
 from nightshard.core.errors import IncompleteRunError, UserError
 
@@ -19,6 +24,9 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 Json = dict[str, Any]
+
+CLAIM_WAIT_S = 20
+"""Time between two looks at whether another run still generates the same answers."""
 
 EVALUATE_DOC = """
 Evaluates one checkpoint on one or more benchmarks.
@@ -67,10 +75,25 @@ def plan(**context: Any) -> Json:
 
 @task
 @one_sentence
-def prepare_dataset(plan: Json) -> Json:
-    """Make the requests, look up the answers that exist, cut the rest into shards."""
+def prepare_dataset(plan: Json, **context: Any) -> Json:
+    """Make the requests, look up the answers that exist, cut the rest into shards.
+
+    While another run generates answers of the same checkpoint to the same benchmarks, this one
+    waits for them without occupying a worker.
+    """
+    from nightshard.orchestration.deployment import deployment_id
     from nightshard.orchestration.steps import preparing
 
+    ti, dag_id = context["ti"], context["dag"].dag_id
+
+    def going(dag_id: str, run_id: str) -> bool:
+        return bool(ti.get_dr_count(dag_id, run_ids=[run_id], states=["queued", "running"]))
+
+    others = preparing.claim(plan, deployment_id(), dag_id, going)
+    if others:
+        log.info("Waiting for %s, which generates the same answers", " and ".join(others))
+        later = datetime.now(UTC) + timedelta(seconds=CLAIM_WAIT_S)
+        raise AirflowRescheduleException(later)  # type: ignore[no-untyped-call]
     return preparing.prepare(plan)
 
 

@@ -276,6 +276,20 @@ class Fingerprint(Base):
     created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
 
 
+class Claim(Base):
+    """A run that generates a benchmark's answers under a fingerprint now."""
+
+    __tablename__ = "claims"
+
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    benchmark: Mapped[str] = mapped_column(primary_key=True)
+    run_key: Mapped[str] = mapped_column(index=True)
+    deployment: Mapped[str]
+    dag_id: Mapped[str]
+    dag_run_id: Mapped[str]
+    taken_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+
+
 class RunComparison(Base):
     """How a run differs from another one on a benchmark, paired by problem."""
 

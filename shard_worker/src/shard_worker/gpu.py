@@ -46,6 +46,7 @@ class GpuSampler:
         self._use = GpuUse()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gpu", daemon=True)
+        self._energy_before = self._energy_mj()
 
     @property
     def count(self) -> int:
@@ -65,6 +66,23 @@ class GpuSampler:
         with self._lock:
             seen = self._use
             return GpuUse(seen.samples, seen.util_sum, seen.util, seen.memory_gib, seen.peak_gib)
+
+    def energy_j(self) -> float | None:
+        """Return what the GPUs drew since this was made, in joules; None where they do not tell.
+
+        NVML counts millijoules since the driver was loaded, from Volta on.
+        """
+        now = self._energy_mj()
+        if now is None or self._energy_before is None or now < self._energy_before:
+            return None
+        return (now - self._energy_before) / 1000
+
+    def _energy_mj(self) -> int | None:
+        try:
+            count = self._nvml.nvmlDeviceGetTotalEnergyConsumption
+            return sum(int(count(one)) for one in self._handles)
+        except Exception:  # noqa: BLE001 (an older GPU, driver or NVML; each has its own error)
+            return None
 
     def look(self) -> None:
         """Take one sample."""

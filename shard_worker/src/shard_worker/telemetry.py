@@ -109,6 +109,7 @@ class Telemetry:
                 ],
                 "gpu_util": round(known.util_sum / known.samples, 1) if known else None,
                 "gpu_memory_gib": round(known.peak_gib, 2) if known else None,
+                "energy_j": None if self._gpus is None else self._gpus.energy_j(),
                 "gpu_seconds": round(gpu_s, 1),
                 "answers_per_gpu_hour": _per_hour(self._answers, gpu_s),
                 "output_tokens_per_gpu_hour": _per_hour(self._output_tokens, gpu_s),

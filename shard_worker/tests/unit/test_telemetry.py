@@ -1,5 +1,6 @@
 """What an attempt did with its time."""
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -61,6 +62,8 @@ def nvml() -> ModuleType:
     module.nvmlDeviceGetHandleByUUID = lambda uuid: {"GPU-b": 1}[uuid]  # type: ignore[attr-defined]
     module.nvmlDeviceGetUtilizationRates = lambda at: SimpleNamespace(gpu=20 * at)  # type: ignore[attr-defined]
     module.nvmlDeviceGetMemoryInfo = lambda at: SimpleNamespace(used=at << 30)  # type: ignore[attr-defined]
+    drawn = itertools.count(5_000_000, 90_000)  # millijoules since the driver was loaded
+    module.nvmlDeviceGetTotalEnergyConsumption = lambda at: next(drawn)  # type: ignore[attr-defined]
     return module
 
 
@@ -83,6 +86,7 @@ def test_only_the_gpus_of_this_job_are_looked_at(
     told = telemetry.summary()
     assert (told["gpu_util"], telemetry.snapshot()["gpu_util"]) == (util, util)
     assert told["gpu_seconds"] == 1800 * count
+    assert told["energy_j"] == 90.0 * count * count
     assert told["output_tokens_per_gpu_hour"] == 1000 / count
 
 

@@ -166,6 +166,7 @@ def test_twenty_writers_of_the_same_runs_leave_one_row_each(database_url):
         "fingerprints": 1,
         "question_sets": 2,
         "comparisons": 0,
+        "claims": 0,
     }
     assert [read.get_run(engine, f"run-{number}") for number in range(4)] == [
         make_run(number) for number in range(4)

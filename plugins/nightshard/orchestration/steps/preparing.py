@@ -1,6 +1,8 @@
 """From questions to shards: the task ``prepare_dataset``."""
 
+import functools
 import logging
+from collections.abc import Callable
 
 from nightshard.benchmarks import registry
 from nightshard.benchmarks.base import Problem
@@ -11,9 +13,11 @@ from nightshard.core.plan import check_shard_count, split_into_shards, with_past
 from nightshard.core.requests import Request
 from nightshard.core.run_params import RunParams
 from nightshard.core.run_plan import RunPlan
-from nightshard.orchestration.steps import Json, profile_of, store_of
+from nightshard.orchestration.steps import Json, current_settings, profile_of, store_of
+from nightshard.results import claims
 from nightshard.results.answers import known_answers
 from nightshard.results.arrow import planned_table, problems_to_table, requests_to_table
+from nightshard.results.database import open_database
 from nightshard.results.lengths import past_lengths
 from nightshard.results.store import read_json, write_json, write_table
 
@@ -80,6 +84,33 @@ def prepare(plan: Json) -> Json:
         world_size,
     )
     return prepared
+
+
+def claim(plan: Json, deployment: str, dag_id: str, going: Callable[[str, str], bool]) -> list[str]:
+    """Make sure that no other run generates the same answers at this time.
+
+    Args:
+        plan: what ``plan`` returned.
+        deployment: id of this installation.
+        dag_id: of the run's DAG.
+        going: whether Airflow still works on a run of a DAG.
+
+    Returns:
+        Keys of the runs to wait for; empty where this one may go on.
+    """
+    run = RunPlan.from_dict(plan)
+    if run.params.force or (store_of(run).folder / "prepared.json").exists():
+        return []
+    engine = open_database(current_settings().database_url)
+    holder = claims.Holder(run.run_key, deployment, dag_id, run.dag_run_id)
+    take = functools.partial(claims.take, engine, run.fingerprint, run.params.tasks, holder)
+    others = take()
+    # Another installation's Airflow cannot be asked; its run gives its claims up by itself.
+    ours = [one for one in others if one.deployment == deployment]
+    gone = [one.run_key for one in ours if not going(one.dag_id, one.dag_run_id)]
+    if gone:
+        others = take(gone=gone)
+    return [one.run_key for one in others]
 
 
 def _check_sandbox(run: RunPlan) -> None:

@@ -7,6 +7,7 @@ from nightshard.core.checkpoints import checkpoint_of
 from nightshard.core.run_plan import RunPlan
 from nightshard.orchestration.steps import Json, current_settings, store_of
 from nightshard.orchestration.steps.scoring import headline
+from nightshard.results import claims
 from nightshard.results.database import open_database
 from nightshard.results.records import AttemptRecord, ModelRecord, RunRecord, ShardRecord
 from nightshard.results.score import ScoreCard
@@ -32,8 +33,9 @@ def record(prepared: Json, dag_id: str) -> Json:
     attempts = tuple(map(AttemptRecord.from_json, ended))
     label = run.model_name
     checkpoint = checkpoint_of(run.params.model, run.params.revision)
+    engine = open_database(current_settings().database_url)
     record_run(
-        open_database(current_settings().database_url),
+        engine,
         RunRecord(
             run_key=run.run_key,
             model=ModelRecord(
@@ -63,6 +65,7 @@ def record(prepared: Json, dag_id: str) -> Json:
             metrics=tuple(card.metrics),
         ),
     )
+    claims.release(engine, run.run_key)
     return {
         "run_key": run.run_key,
         "requests": prepared["requests"],

@@ -1,4 +1,4 @@
-"""Question sets, fingerprints and comparisons as rows of their own; what a gate said; energy."""
+"""Question sets, fingerprints, comparisons, claims; what a gate said; families; energy."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -66,6 +66,18 @@ def upgrade() -> None:
             for column in ("first_run_id", "second_run_id")
         ),
     )
+    op.create_table(
+        "claims",
+        *(
+            sa.Column(name, sa.Text, nullable=False)
+            for name in (
+                *("fingerprint", "benchmark", "run_key", "deployment", "dag_id", "dag_run_id"),
+            )
+        ),
+        sa.Column("taken_at", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("fingerprint", "benchmark", name="pk_claims"),
+    )
+    op.create_index("ix_claims_run_key", "claims", ["run_key"])
     with op.batch_alter_table("models") as models:
         models.add_column(sa.Column("family", sa.Text))
     with op.batch_alter_table("runs") as runs:
@@ -136,5 +148,5 @@ def downgrade() -> None:
         runs.drop_column("gate")
     with op.batch_alter_table("models") as models:
         models.drop_column("family")
-    for name in ("comparisons", "question_sets", "fingerprints"):
+    for name in ("claims", "comparisons", "question_sets", "fingerprints"):
         op.drop_table(name)
