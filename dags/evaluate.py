@@ -41,10 +41,11 @@ def evaluate() -> None:
     merged = tasks.merge(collected)
     scored = ScoreOperator(task_id="score", prepared=merged)
     recorded = tasks.record(scored.output)
-    after = [tasks.gate(recorded), tasks.publish(recorded)]
+    ruled = tasks.gate(recorded)
+    published = tasks.publish(recorded)
 
     watched >> collected
-    after >> tasks.notify().as_teardown()
+    ruled >> published >> tasks.notify().as_teardown()
 
 
 evaluate_dag = evaluate()

@@ -13,8 +13,9 @@ from support.hub import FakeHub, fake_hub
 from upath import UPath
 
 from nightshard.core.errors import UserError
+from nightshard.publish.account import HubAccount
 from nightshard.publish.folder import write_folder
-from nightshard.publish.hub import TRIES, HubAccount, upload
+from nightshard.publish.hub import TRIES, upload
 from nightshard.results.database import open_database
 from nightshard.results.read import get_run
 from nightshard.results.store import RunStore

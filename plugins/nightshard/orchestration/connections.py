@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nightshard.clusters.login import Login
     from nightshard.clusters.profile import ClusterProfile
     from nightshard.clusters.transport import Transport
-    from nightshard.publish.hub import HubAccount
+    from nightshard.publish.account import HubAccount
 
 __all__ = ["check_host_key_is_checked", "hub_account", "open_transport"]
 
@@ -109,7 +109,7 @@ def hub_account() -> "HubAccount | None":
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from nightshard.publish.hub import HubAccount
+    from nightshard.publish.account import HubAccount
 
     try:
         found = Connection.get(HUB)

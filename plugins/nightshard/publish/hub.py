@@ -4,7 +4,6 @@ import email.utils
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from nightshard.core.errors import UserError
+from nightshard.publish.account import HubAccount
 
 log = logging.getLogger(__name__)
 
@@ -26,27 +26,6 @@ ATTRIBUTES = ".gitattributes"
 _AGAIN = frozenset((408, 409, 412, 425, 429, 500, 502, 503, 504))
 """409 and 412 say that somebody else has written to the repository in between."""
 _REFUSED = frozenset((401, 403))
-
-
-@dataclass(frozen=True, slots=True)
-class HubAccount:
-    """Where runs are published.
-
-    Attributes:
-        namespace: user or organisation.
-        token: one that may write there.
-        endpoint: address of the Hub, None for the public one.
-        private: whether datasets that do not exist yet are made private.
-    """
-
-    namespace: str
-    token: str
-    endpoint: str | None = None
-    private: bool = True
-
-    def __repr__(self) -> str:
-        """Show no token."""
-        return f"HubAccount({self.namespace!r})"
 
 
 def upload(

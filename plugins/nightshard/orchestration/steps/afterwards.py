@@ -1,4 +1,7 @@
-"""What follows the scores: the tasks ``gate`` and ``publish``."""
+"""What follows the scores: the tasks ``gate`` and ``publish``.
+
+Most runs have nothing to do here, so what takes long to import is imported where it is needed.
+"""
 
 import logging
 import tempfile
@@ -9,14 +12,9 @@ from nightshard.core.run_params import RunParams
 from nightshard.orchestration.connections import hub_account
 from nightshard.orchestration.steps import Json, current_settings
 from nightshard.publish.exporters import exporters
-from nightshard.publish.folder import write_folder
-from nightshard.publish.hub import upload
-from nightshard.results import gate as gates
 from nightshard.results.database import open_database
 from nightshard.results.read import get_run
 from nightshard.results.records import RunRecord
-from nightshard.results.store import RunStore
-from nightshard.results.write import record_ruling
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +26,8 @@ def check_wishes(params: RunParams) -> None:
         UserError: there is no such gate, or the Hub is not set up.
     """
     if params.gate is not None:
+        from nightshard.results import gate as gates
+
         gates.named_policy(current_settings().gates, params.gate)
     if params.publish == "hub" and hub_account() is None:
         raise UserError(
@@ -50,6 +50,9 @@ def gate(run_key: str) -> Json | None:
     name = (get_run(engine, run_key).params or {}).get("gate")
     if not name:
         return None
+    from nightshard.results import gate as gates
+    from nightshard.results.write import record_ruling
+
     policy = gates.named_policy(settings.gates, name)
     ruling = gates.gate(engine, settings.store, run_key, policy)
     record_ruling(engine, run_key, ruling)
@@ -73,14 +76,18 @@ def publish(run_key: str) -> str | None:
         log.info("%s", exporter.export(run))
     wish = (run.params or {}).get("publish")
     account = hub_account() if wish in (None, "hub") else None
+    if account is None and wish != "folder":
+        return None
+    from nightshard.publish.folder import write_folder
+    from nightshard.publish.hub import upload
+    from nightshard.results.store import RunStore
+
     store = RunStore(settings.store, run_key)
     if account is not None:
         with tempfile.TemporaryDirectory(prefix="nightshard-publish-") as made:
             folder = Path(made) / "run"
             _tell_gated(run, write_folder(store, run, folder))
             return upload(folder, account, run_key)
-    if wish != "folder":
-        return None
     _tell_gated(run, write_folder(store, run, settings.published / run_key))
     return str(settings.published / run_key)
 
