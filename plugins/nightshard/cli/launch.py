@@ -14,6 +14,7 @@ from rich.markup import escape
 from nightshard.benchmarks import registry
 from nightshard.clusters.profile import load_named
 from nightshard.core.errors import UserError
+from nightshard.core.presets import PRESETS
 from nightshard.core.run_params import RunParams, parse_run_params
 from nightshard.core.settings import Settings
 
@@ -63,6 +64,9 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
             default="Starter",
             show_default=True,
             help="Benchmarks, separated by commas.",
+        ),
+        click.option(
+            "--preset", type=click.Choice([*PRESETS]), help="A set of benchmarks for --tasks."
         ),
         click.option("--num-shards", type=int, help="Default: the cluster profile's."),
         click.option("--cluster", default="local", show_default=True, help="A cluster profile."),

@@ -7,9 +7,17 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nightshard.core.errors import UserError
+from nightshard.core.presets import PRESETS
 
 MAX_MODEL_SLUG = 40
 RUN_KEY_DIGEST = 6
@@ -27,6 +35,7 @@ _SENTENCES = {
     "seed": "give a whole number of at least 0",
     "limit": "give a whole number of at least 1, or leave it empty for all problems",
     "balance": "choose steal or static, or leave it empty for the cluster's default",
+    "preset": f"choose one of {', '.join(PRESETS)}, or leave it empty",
     "publish": "choose no, folder or hub, or leave it empty for the Hub where it is set up",
     "gate": "name previous, best or a policy of include/gates",
     "chat_template_args": 'give a JSON object such as {"enable_thinking": false}, or none',
@@ -62,8 +71,25 @@ class RunParams(BaseModel):
     limit: Annotated[int, Field(ge=1)] | None = None
     source: Mapping[str, str] = Field(default_factory=dict)
     force: bool = False
+    preset: str | None = None
     publish: Literal["no", "folder", "hub"] | None = None
     gate: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_fills_in(cls, values: Any) -> Any:
+        """Take benchmarks and limit from a preset; a limit that is given goes first."""
+        preset = PRESETS.get(str(values.get("preset"))) if isinstance(values, Mapping) else None
+        if preset is None:
+            return values
+        return {**values, "tasks": preset.tasks, "limit": values.get("limit") or preset.limit}
+
+    @field_validator("preset", mode="after")
+    @classmethod
+    def _preset_is_known(cls, value: str | None) -> str | None:
+        if value and value not in PRESETS:
+            raise ValueError(value)
+        return value or None
 
     @field_validator("source", "chat_template_args", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from airflow.sdk import Param
 
 from nightshard.benchmarks import registry
 from nightshard.clusters.profile import profile_names
+from nightshard.core.presets import PRESETS
 from nightshard.core.settings import Settings
 
 DEFAULT_TASKS = ("Starter",)
@@ -41,6 +42,15 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
             title="Adapter",
             description="A LoRA adapter: a folder on the cluster, or org/name@revision of the Hub. "
             "Empty: none.",
+            section=what,
+        ),
+        "preset": Param(
+            None,
+            type=["string", "null"],
+            enum=[*PRESETS, None],
+            values_display={name: f"{name}: {one.title}" for name, one in PRESETS.items()},
+            title="Preset",
+            description="A set of benchmarks, in place of those below. Empty: those below.",
             section=what,
         ),
         "tasks": Param(

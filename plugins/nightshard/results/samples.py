@@ -19,7 +19,9 @@ from upath import UPath
 from nightshard.core.errors import UserError
 from nightshard.results.store import RunStore, local_path
 
-RUNS_KEPT = 8
+TABLES_KEPT = 12
+"""Tables in memory: runs, pairs of runs, searches."""
+
 EXCERPT = 200
 """Characters of an answer and of a question that a list shows."""
 
@@ -99,22 +101,19 @@ class Samples:
             UserError: a run has no answers in the store.
         """
         store = RunStore(self._root, run_key)
-        with self._opened(store, beside) as (connection, table, other):
-            conditions, values = _conditions(wanted, store, beside=other is not None)
-            both = f"FROM {table} AS i"
-            if other is not None:
-                both += f" JOIN {other} AS o USING (benchmark, problem_id, repeat_idx)"
-            where = f"{both} WHERE {' AND '.join(conditions)}"
+        with self._opened(store, beside, wanted.text) as (connection, tables):
+            conditions, values = _conditions(wanted, tables)
+            where = f"FROM {tables.listed} WHERE {' AND '.join(conditions)}"
             total = _one(connection, f"SELECT count(*) {where}", values)
             chosen = connection.execute(
-                f"SELECT i.place, {'o.correct' if other else 'NULL'} {where} "
-                "ORDER BY i.place LIMIT ? OFFSET ?",
+                f"SELECT place, {'correct_beside' if beside else 'NULL'} {where} "
+                "ORDER BY place LIMIT ? OFFSET ?",
                 [*values, limit, offset],
             ).fetchall()
-            names = connection.execute(f"SELECT DISTINCT benchmark FROM {table} ORDER BY 1")
+            names = connection.execute(f"SELECT DISTINCT benchmark FROM {tables.run} ORDER BY 1")
             benchmarks = [row[0] for row in names.fetchall()]
-            rows = self._rows(connection, store, table, dict(chosen))
-        if other is None:
+            rows = self._rows(connection, store, tables.run, dict(chosen))
+        if not beside:
             for row in rows:
                 del row["correct_beside"]
         return Page(int(total), rows, benchmarks)
@@ -127,28 +126,28 @@ class Samples:
             UserError: the run has no answers in the store.
         """
         store = RunStore(self._root, run_key)
-        with self._opened(store) as (connection, table, _):
+        with self._opened(store) as (connection, tables):
             found = connection.execute(
-                f"SELECT place, n FROM (SELECT place, request_id, row_number() OVER "
-                f"(ORDER BY place) AS n FROM {table}) WHERE request_id = ?",
+                "SELECT place, verdict_place, (SELECT count(*) FROM "
+                f"{tables.run} AS j WHERE j.place <= i.place) FROM {tables.run} AS i "
+                "WHERE request_id = ?",
                 [request_id],
             ).fetchone()
             if found is None:
                 raise NoSampleError(f"Run {run_key} has no answer to the request {request_id!r}.")
-            place, number = found
-            row = _dicts(
-                connection,
-                "SELECT * EXCLUDE (file_row_number) FROM "
-                "read_parquet(?, file_row_number = true) WHERE file_row_number = ?",
-                [_url(store.answers), place],
-            )[0]
-            row |= _first(connection, store.verdicts, "request_id = ?", [request_id], _VERDICT)
-            row |= _first(connection, store.requests, "request_id = ?", [request_id], _REQUEST)
+            place, verdict_place, number = found
+            row = _at(connection, store.answers, place)
+            row |= _some(_at(connection, store.verdicts, verdict_place), _VERDICT)
+            # Requests lie in the order of the answers, with gaps where some are missing.
+            asked = _at(connection, store.requests, place)
+            if asked.get("request_id") != request_id:
+                asked = _first(connection, store.requests, "request_id = ?", [request_id])
+            row |= _some(asked, _REQUEST)
             problem = [row["benchmark"], row["problem_id"]]
             where = "benchmark = ? AND problem_id = ?"
-            row |= _first(connection, store.problems, where, problem, _PROBLEM)
+            row |= _some(_first(connection, store.problems, where, problem), _PROBLEM)
             around = connection.execute(
-                f"SELECT place, request_id FROM {table} WHERE place IN (?, ?)",
+                f"SELECT place, request_id FROM {tables.run} WHERE place IN (?, ?)",
                 [place - 1, place + 1],
             ).fetchall()
         neighbours = dict(around)
@@ -159,9 +158,9 @@ class Samples:
 
     def counterpart(self, run_key: str, sample: dict[str, Any]) -> str | None:
         """Return the request of another run that asked the same problem and repeat."""
-        with self._opened(RunStore(self._root, run_key)) as (connection, table, _):
+        with self._opened(RunStore(self._root, run_key)) as (connection, tables):
             found = connection.execute(
-                f"SELECT request_id FROM {table} "
+                f"SELECT request_id FROM {tables.run} "
                 "WHERE benchmark = ? AND problem_id = ? AND repeat_idx = ?",
                 [sample["benchmark"], sample["problem_id"], sample["repeat_idx"]],
             ).fetchone()
@@ -179,8 +178,8 @@ class Samples:
         places = ", ".join(map(str, chosen))
         rows = _dicts(
             connection,
-            f"SELECT i.*, substr(a.text, 1, {EXCERPT}) AS excerpt, length(a.text) AS characters "
-            f"FROM {table} AS i JOIN (SELECT file_row_number, text FROM "
+            f"SELECT i.* EXCLUDE (verdict_place), substr(a.text, 1, {EXCERPT}) AS excerpt, "
+            f"length(a.text) AS characters FROM {table} AS i JOIN (SELECT file_row_number, text FROM "
             "read_parquet(?, file_row_number = true) WHERE file_row_number BETWEEN ? AND ? "
             f"AND file_row_number IN ({places})) AS a ON a.file_row_number = i.place "
             f"WHERE i.place IN ({places}) ORDER BY i.place",
@@ -192,19 +191,23 @@ class Samples:
 
     @contextlib.contextmanager
     def _opened(
-        self, store: RunStore, beside: str = ""
-    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, str | None]]:
+        self, store: RunStore, beside: str = "", text: str = ""
+    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, "_Tables"]]:
         connection = self._database.cursor()
         try:
             with self._lock:
-                table = self._table(connection, store)
-                other = None
+                run = self._run_table(connection, store)
+                listed = run
                 if beside:
-                    other = self._table(connection, RunStore(self._root, beside))
+                    other = self._run_table(connection, RunStore(self._root, beside))
+                    listed = self._pair_table(connection, run, other)
+                hits = self._text_table(connection, store, run, text) if text else None
+                tables = _Tables(run, listed, hits)
                 # From its first look on, a transaction keeps tables that others drop.
                 connection.begin()
-                connection.execute(f"SELECT 1 FROM {table} LIMIT 0")
-            yield connection, table, other
+                for name in {run, listed, *([hits] if hits else [])}:
+                    connection.execute(f"SELECT 1 FROM {name} LIMIT 0")
+            yield connection, tables
         except duckdb.Error as error:
             raise UserError(
                 f"The answers of run {store.run_key} cannot be read: {_line(error)}."
@@ -212,26 +215,75 @@ class Samples:
         finally:
             connection.close()
 
-    def _table(self, connection: duckdb.DuckDBPyConnection, store: RunStore) -> str:
-        """Return the table of a run as its files are now, made where it is not there."""
+    def _run_table(self, connection: duckdb.DuckDBPyConnection, store: RunStore) -> str:
+        """Return the table of a run as its files are now."""
         stamp = [store.run_key, _stamp(store.answers), _stamp(store.verdicts)]
-        name = f"run_{hashlib.sha256(repr(stamp).encode()).hexdigest()[:24]}"
+        return self._kept(
+            connection,
+            stamp,
+            "SELECT a.file_row_number AS place, v.file_row_number AS verdict_place, "
+            "a.request_id, a.benchmark, a.problem_id, a.repeat_idx, a.output_tokens, "
+            "a.finish_reason, a.error, v.correct, v.extracted, v.reason "
+            "FROM read_parquet(?, file_row_number = true) AS a "
+            "LEFT JOIN read_parquet(?, file_row_number = true) AS v "
+            "ON v.request_id = a.request_id ORDER BY a.file_row_number",
+            [_url(store.answers), _url(store.verdicts)],
+        )
+
+    def _pair_table(self, connection: duckdb.DuckDBPyConnection, run: str, other: str) -> str:
+        """Return the table of two runs side by side, the answers that both have."""
+        return self._kept(
+            connection,
+            [run, other],
+            f"SELECT i.*, o.correct AS correct_beside FROM {run} AS i JOIN {other} AS o "
+            "USING (benchmark, problem_id, repeat_idx) ORDER BY i.place",
+            [],
+        )
+
+    def _text_table(
+        self, connection: duckdb.DuckDBPyConnection, store: RunStore, run: str, text: str
+    ) -> str:
+        """Return the table of the places at which a text was found; this reads every answer."""
+        return self._kept(
+            connection,
+            [run, text],
+            "SELECT file_row_number AS place FROM read_parquet(?, file_row_number = true) "
+            "WHERE contains(lower(text), lower(?))",
+            [_url(store.answers), text],
+        )
+
+    def _kept(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        content: Sequence[str],
+        query: str,
+        values: Sequence[Any],
+    ) -> str:
+        """Return the table of a query's rows, made where it is not there any more."""
+        name = f"t_{hashlib.sha256(repr(content).encode()).hexdigest()[:24]}"
         if name not in self._tables:
-            connection.execute(
-                f"CREATE OR REPLACE TABLE {name} AS SELECT a.file_row_number AS place, "
-                "a.request_id, a.benchmark, a.problem_id, a.repeat_idx, a.output_tokens, "
-                "a.finish_reason, a.error, v.correct, v.extracted, v.reason "
-                "FROM read_parquet(?, file_row_number = true) AS a "
-                "LEFT JOIN read_parquet(?) AS v ON v.request_id = a.request_id "
-                "ORDER BY a.file_row_number",
-                [_url(store.answers), _url(store.verdicts)],
-            )
+            connection.execute(f"CREATE OR REPLACE TABLE {name} AS {query}", values)
         self._tables[name] = None
         self._tables.move_to_end(name)
-        while len(self._tables) > RUNS_KEPT:
+        while len(self._tables) > TABLES_KEPT:
             old, _ = self._tables.popitem(last=False)
             connection.execute(f"DROP TABLE IF EXISTS {old}")
         return name
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """Names of tables in memory.
+
+    Attributes:
+        run: a run's answers.
+        listed: those that a list is chosen from, with another run's verdicts where one is beside.
+        hits: places at which a text was found.
+    """
+
+    run: str
+    listed: str
+    hits: str | None
 
 
 _VERDICT = ("correct", "extracted", "reason", "credit")
@@ -239,45 +291,54 @@ _REQUEST = ("messages", "sampling")
 _PROBLEM = ("gold", "subset")
 
 
-def _conditions(wanted: Filter, store: RunStore, *, beside: bool) -> tuple[list[str], list[Any]]:
+def _conditions(wanted: Filter, tables: _Tables) -> tuple[list[str], list[Any]]:
     conditions, values = ["true"], []
     for column, value in (("benchmark", wanted.benchmark), ("problem_id", wanted.problem)):
         if value:
-            conditions.append(f"{'' if beside else 'i.'}{column} = ?")
+            conditions.append(f"{column} = ?")
             values.append(value)
     flags = {
-        "i.correct": wanted.correct,
-        "(i.finish_reason IS NOT DISTINCT FROM 'length')": wanted.truncated,
-        "(i.error IS NOT NULL)": wanted.error,
-        "(i.correct IS DISTINCT FROM o.correct)": wanted.changed if beside else None,
+        "correct": wanted.correct,
+        "(finish_reason IS NOT DISTINCT FROM 'length')": wanted.truncated,
+        "(error IS NOT NULL)": wanted.error,
     }
+    if tables.listed != tables.run:
+        flags["(correct IS DISTINCT FROM correct_beside)"] = wanted.changed
     for condition, flag in flags.items():
         if flag is not None:
             conditions.append(f"{condition} = {'true' if flag else 'false'}")
-    if wanted.text:
-        conditions.append(
-            "i.place IN (SELECT file_row_number FROM read_parquet(?, file_row_number = true) "
-            "WHERE contains(lower(text), lower(?)))"
-        )
-        values += [_url(store.answers), wanted.text]
+    if tables.hits is not None:
+        conditions.append(f"place IN (SELECT place FROM {tables.hits})")
     return conditions, values
 
 
-def _first(
-    connection: duckdb.DuckDBPyConnection,
-    path: UPath,
-    where: str,
-    values: Sequence[Any],
-    columns: Sequence[str],
-) -> dict[str, Any]:
-    """Return some columns of the first row that fits; None for those that are not there."""
-    nothing: dict[str, Any] = dict.fromkeys(columns)
-    if not path.exists():
-        return nothing
+def _at(connection: duckdb.DuckDBPyConnection, path: UPath, place: int | None) -> dict[str, Any]:
+    """Return a row by its place in a file, empty where there is none."""
+    if place is None or not path.exists():
+        return {}
     found = _dicts(
-        connection, f"SELECT * FROM read_parquet(?) WHERE {where} LIMIT 1", [_url(path), *values]
+        connection,
+        "SELECT * EXCLUDE (file_row_number) FROM read_parquet(?, file_row_number = true) "
+        "WHERE file_row_number = ?",
+        [_url(path), place],
     )
-    return nothing | {name: found[0].get(name) for name in columns} if found else nothing
+    return found[0] if found else {}
+
+
+def _first(
+    connection: duckdb.DuckDBPyConnection, path: UPath, where: str, values: Sequence[Any]
+) -> dict[str, Any]:
+    """Return the first row that fits, empty where there is none."""
+    if not path.exists():
+        return {}
+    query = f"SELECT * FROM read_parquet(?) WHERE {where} LIMIT 1"
+    found = _dicts(connection, query, [_url(path), *values])
+    return found[0] if found else {}
+
+
+def _some(row: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """Return some columns, None for those that are not there."""
+    return {name: row.get(name) for name in columns}
 
 
 def _dicts(

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightshard.benchmarks import registry
 from nightshard.core.errors import UserError
+from nightshard.core.presets import PRESETS
 from nightshard.core.run_params import make_run_key, model_label, parse_run_params
 
 pytestmark = pytest.mark.unit
@@ -75,3 +77,22 @@ def test_two_dag_runs_of_one_minute_have_different_keys() -> None:
 def test_a_model_is_called_by_its_folder_or_its_hub_id() -> None:
     assert model_label("/models/SmolLM2-135M/") == "SmolLM2-135M"
     assert model_label("org/name") == "org/name"
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_preset_stands_for_benchmarks_that_exist(name: str) -> None:
+    params = parse_run_params({"model": "m", "cluster": "c", "tasks": ["x"], "preset": name})
+    assert params.tasks == PRESETS[name].tasks
+    assert set(params.tasks) <= set(registry.names())
+    assert params.limit == PRESETS[name].limit
+    assert parse_run_params(params.model_dump(mode="json")) == params
+
+
+def test_a_limit_goes_before_a_presets_own() -> None:
+    asked = {"model": "m", "cluster": "c", "tasks": [], "preset": "smoke", "limit": 3}
+    assert parse_run_params(asked).limit == 3
+
+
+def test_a_preset_that_is_not_there_gets_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"preset is 'all', .* choose one of smoke, six, math"):
+        parse_run_params({"model": "m", "cluster": "c", "tasks": ["x"], "preset": "all"})

@@ -3,6 +3,8 @@
 import threading
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,8 @@ from support.evaluated import PROBLEMS, Results, example_results
 from upath import UPath
 
 from nightshard.core.errors import UserError
-from nightshard.results.samples import RUNS_KEPT, Filter, Samples
+from nightshard.results.samples import TABLES_KEPT, Filter, Samples
+from nightshard.results.store import RunStore, write_table
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +51,7 @@ def test_answers_in_another_store_than_a_folder_are_found_too(results: Results) 
 
 def test_more_runs_than_are_kept_can_be_looked_at_at_once(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    keys = [f"run-{number}" for number in range(RUNS_KEPT + 3)]
+    keys = [f"run-{number}" for number in range(TABLES_KEPT + 3)]
     for key in keys:
         results.add(key, "org/a", lambda n: f"\\boxed{{{n}}}")
     samples = Samples(results.store)
@@ -73,3 +76,20 @@ def test_a_damaged_file_gets_one_sentence(tmp_path: Path) -> None:
     (Path(results.store) / "runs/a/verdicts.parquet").write_bytes(b"no parquet")
     with pytest.raises(UserError, match="answers of run a cannot be read"):
         Samples(results.store).page("a", Filter())
+
+
+def test_a_run_with_answers_missing_shows_each_answer_under_its_own_question(
+    tmp_path: Path,
+) -> None:
+    results = Results(tmp_path)
+    results.add("a", "org/a", lambda n: f"\\boxed{{{n}}}")
+    store = RunStore(UPath(results.store), "a")
+    answers = pq.read_table(str(store.answers))
+    write_table(store.answers, pa.concat_tables([answers.slice(0, 3), answers.slice(5)]))
+    samples = Samples(results.store)
+    for row in samples.page("a", Filter()).rows:
+        one = samples.one("a", row["request_id"])
+        number = int(one["problem_id"][1:])
+        assert one["gold"] == str(number)
+        assert f"How much is ${number} + 0$?" in one["messages"][0]["content"]
+        assert one["extracted"] == str(number)
