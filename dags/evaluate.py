@@ -41,11 +41,10 @@ def evaluate() -> None:
     merged = tasks.merge(collected)
     scored = ScoreOperator(task_id="score", prepared=merged)
     recorded = tasks.record(scored.output)
-    ruled = tasks.gate(recorded)
-    published = tasks.publish(recorded)
+    after = [tasks.gate(recorded), tasks.publish(recorded)]
 
     watched >> collected
-    ruled >> published >> tasks.notify().as_teardown()
+    after >> tasks.notify().as_teardown()
 
 
 evaluate_dag = evaluate()

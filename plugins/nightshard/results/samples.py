@@ -180,7 +180,8 @@ class Samples:
             connection,
             f"SELECT i.* EXCLUDE (verdict_place), substr(a.text, 1, {EXCERPT}) AS excerpt, "
             f"length(a.text) AS characters FROM {table} AS i "
-            "JOIN (SELECT file_row_number, text FROM read_parquet(?, file_row_number = true) WHERE file_row_number BETWEEN ? AND ? "
+            "JOIN (SELECT file_row_number, text FROM read_parquet(?, file_row_number = true) "
+            "WHERE file_row_number BETWEEN ? AND ? "
             f"AND file_row_number IN ({places})) AS a ON a.file_row_number = i.place "
             f"WHERE i.place IN ({places}) ORDER BY i.place",
             [_url(store.answers), min(chosen), max(chosen)],
