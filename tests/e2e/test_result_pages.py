@@ -57,7 +57,12 @@ def test_airflow_shows_the_pages_in_its_own(
     inside.locator("nav >> text=Runs").click()
     inside.locator("h1:has-text('Runs')").wait_for()
     browser_page.goto(f"{stack.airflow.url}/dags/evaluate/runs/{run.run_id}/plugin/shards")
-    browser_page.frame_locator("iframe").locator("text=6 of 6 answers").wait_for()
+    inside = browser_page.frame_locator("iframe")
+    inside.locator("text=6 of 6 answers").wait_for()
+    inside.locator("a >> text=Scores").click()
+    inside.locator("h2 >> text=Scores").wait_for()
+    inside.locator("a >> text=In Airflow").click()  # and not into the frame
+    browser_page.wait_for_url(f"**/dags/evaluate/runs/{run.run_id}")
 
 
 def test_nothing_is_shown_without_a_login(stack: Stack, run: FinishedRun) -> None:
