@@ -1,10 +1,11 @@
 """Who generates which answers now: runs of one checkpoint wait for each other.
 
 A nightly run and a backfill of the same checkpoint would otherwise generate the same answers at the
-same time; one after the other, the second finds them. A claim is on one benchmark under one
-fingerprint, so runs that ask different benchmarks go on side by side.
+same time; one after the other, the second finds them. A claim is on one benchmark, sampled one way,
+under one fingerprint; runs that differ in one of these go on side by side.
 """
 
+import datetime
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from nightshard.results.database import write_transaction
 from nightshard.results.tables import Claim, utc_now
+
+LONGEST = datetime.timedelta(days=7)
+"""Age above which a claim counts no more: its installation may be gone for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ def take(
     Args:
         engine: the results database.
         fingerprint: of the run.
-        benchmarks: registry names.
+        benchmarks: registry names, each with what tells ways of sampling apart.
         holder: who asks; what it holds already stays its own.
         gone: keys of runs that have ended, whose claims may be taken over.
 
@@ -106,7 +110,10 @@ def _take_one(
     }
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(Claim.__table__)
-    free = Claim.__table__.c.run_key.in_([*gone, holder.run_key])
+    columns = Claim.__table__.c
+    free = sa.or_(
+        columns.run_key.in_([*gone, holder.run_key]), columns.taken_at < utc_now() - LONGEST
+    )
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["fingerprint", "benchmark"], set_=row, where=free

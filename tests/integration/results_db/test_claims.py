@@ -4,9 +4,11 @@ import multiprocessing
 from multiprocessing.synchronize import Barrier
 
 import pytest
+import sqlalchemy as sa
 
-from nightshard.results.claims import Holder, release, take
-from nightshard.results.database import make_engine, open_database
+from nightshard.results.claims import LONGEST, Holder, release, take
+from nightshard.results.database import make_engine, open_database, write_transaction
+from nightshard.results.tables import Claim, utc_now
 
 pytestmark = pytest.mark.integration
 
@@ -37,6 +39,14 @@ def test_the_claims_of_a_run_that_is_gone_are_taken_over(database_url: str) -> N
     assert take(engine, "f1", ["MATH500"], holder("b"), gone=["x"]) == [holder("a")]
     assert take(engine, "f1", ["MATH500"], holder("b"), gone=["a"]) == []
     assert take(engine, "f1", ["MATH500"], holder("a")) == [holder("b")]
+
+
+def test_a_claim_of_an_installation_that_is_gone_for_good_runs_out(database_url: str) -> None:
+    engine = open_database(database_url)
+    take(engine, "f1", ["MATH500"], holder("a"))
+    with write_transaction(engine) as connection:
+        connection.execute(sa.update(Claim).values(taken_at=utc_now() - LONGEST * 1.01))
+    assert take(engine, "f1", ["MATH500"], holder("b")) == []
 
 
 def race(url: str, number: int, barrier: Barrier, won: "multiprocessing.Queue[int]") -> None:

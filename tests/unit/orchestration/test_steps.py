@@ -11,9 +11,11 @@ from nightshard.core.errors import UserError
 from nightshard.core.fingerprint import ModelDescription
 from nightshard.core.run_params import parse_run_params
 from nightshard.core.run_plan import RunPlan
-from nightshard.orchestration.steps import Json
-from nightshard.orchestration.steps.preparing import prepare
+from nightshard.orchestration.steps import Json, current_settings
+from nightshard.orchestration.steps.preparing import claim, prepare
 from nightshard.orchestration.steps.recording import record
+from nightshard.results.claims import release
+from nightshard.results.database import open_database
 from nightshard.results.records import MetricRecord
 from nightshard.results.score import ScoreCard
 from nightshard.results.store import RunStore, read_table, write_json
@@ -112,3 +114,49 @@ def test_recording_again_changes_nothing(state: Path) -> None:
 def _runs(state: Path) -> list[tuple[object, ...]]:
     with create_engine(f"sqlite:///{state / 'nightshard.db'}").connect() as connection:
         return [tuple(row) for row in connection.execute(text("SELECT * FROM runs"))]
+
+
+def waits(run: RunPlan, *, going: bool = True, deployment: str = "d1") -> list[str]:
+    return claim(run.to_dict(), deployment, "evaluate", lambda _dag, _run: going)
+
+
+def test_a_run_waits_for_another_of_the_same_checkpoint_and_benchmarks() -> None:
+    other = dataclasses.replace(plan(), run_key="run-2", dag_run_id="scheduled")
+    assert waits(plan()) == []
+    assert waits(other) == ["run-1"]
+    assert waits(plan()) == []  # a second try keeps what it has
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"temperature": 0.1}, {"seed": 9}, {"system_prompt": "Think."}),
+        *({"tasks": ["MATH500"]}, {"force": True}),
+    ],
+)
+def test_runs_that_share_no_answer_go_on_side_by_side(change: dict[str, object]) -> None:
+    asked = {**plan().params.model_dump(mode="json"), **change}
+    other = dataclasses.replace(plan(), run_key="run-2", params=parse_run_params(asked))
+    assert waits(plan()) == waits(other) == []
+
+
+def test_nobody_waits_for_a_run_that_has_ended_or_recorded_its_scores() -> None:
+    other = dataclasses.replace(plan(), run_key="run-2", dag_run_id="scheduled")
+    waits(plan())
+    assert waits(other, going=False) == []
+    assert waits(plan()) == ["run-2"]
+    release(open_database(current_settings().database_url), "run-2")
+    assert waits(plan()) == []
+
+
+def test_a_run_of_another_installation_is_waited_for_until_it_gives_up_its_claims() -> None:
+    other = dataclasses.replace(plan(), run_key="run-2", dag_run_id="scheduled")
+    waits(plan(), deployment="d2")
+    assert waits(other, going=False) == ["run-1"]
+
+
+def test_a_task_that_prepared_already_waits_for_nobody() -> None:
+    other = dataclasses.replace(plan(), run_key="run-2", dag_run_id="scheduled")
+    prepared(other)
+    waits(plan())
+    assert waits(other) == []

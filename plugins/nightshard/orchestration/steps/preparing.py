@@ -9,6 +9,7 @@ from nightshard.benchmarks.base import Problem
 from nightshard.benchmarks.judges.sandbox.bubblewrap import check_sandbox
 from nightshard.benchmarks.requests import build_requests
 from nightshard.core.errors import UserError
+from nightshard.core.hashing import content_id
 from nightshard.core.plan import check_shard_count, split_into_shards, with_past_lengths
 from nightshard.core.requests import Request
 from nightshard.core.run_params import RunParams
@@ -103,7 +104,8 @@ def claim(plan: Json, deployment: str, dag_id: str, going: Callable[[str, str], 
         return []
     engine = open_database(current_settings().database_url)
     holder = claims.Holder(run.run_key, deployment, dag_id, run.dag_run_id)
-    take = functools.partial(claims.take, engine, run.fingerprint, run.params.tasks, holder)
+    asked = [f"{name} {_sampling_digest(run.params)}" for name in run.params.tasks]
+    take = functools.partial(claims.take, engine, run.fingerprint, asked, holder)
     others = take()
     # Another installation's Airflow cannot be asked; its run gives its claims up by itself.
     ours = [one for one in others if one.deployment == deployment]
@@ -111,6 +113,19 @@ def claim(plan: Json, deployment: str, dag_id: str, going: Callable[[str, str], 
     if gone:
         others = take(gone=gone)
     return [one.run_key for one in others]
+
+
+def _sampling_digest(params: RunParams) -> str:
+    """Return what tells runs apart that ask the same questions and share no answer.
+
+    Repeats and limit are not in it: runs that differ in these share some.
+    """
+    how = {
+        "sampling": params.sampling_overrides(),
+        "seed": params.seed,
+        "system_prompt": params.system_prompt,
+    }
+    return content_id(how)[:8]
 
 
 def _check_sandbox(run: RunPlan) -> None:
