@@ -104,3 +104,27 @@ def test_a_hostile_answer_shows_as_what_it_says() -> None:
     assert "**bold** [link](javascript:alert(1)) ⟨U+001B⟩[31m" in shown
     assert "⟨U+202E⟩gnp.exe ⟨U+0000⟩ end" in shown
     assert shown.count("<math") == 2
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "<math><script>alert(1)</script></math>",
+        '<math xmlns="http://www.w3.org/1998/Math/MathML"><annotation-xml><a/></annotation-xml></math>',
+        '<math><mi xmlns="http://www.w3.org/1999/xhtml">x</mi></math>',
+    ],
+)
+def test_whatever_the_library_makes_of_a_formula_only_known_elements_are_shown(
+    made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latex2mathml.converter.convert", lambda *_, **__: made)
+    assert str(formatted("$x$")) == "$x$"
+
+
+def test_a_formulas_attributes_can_neither_lead_elsewhere_nor_act(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = '<math display="block" onclick="x"><mi href="javascript:x" style="y">x</mi></math>'
+    monkeypatch.setattr("latex2mathml.converter.convert", lambda *_, **__: made)
+    assert "<mi>x</mi>" in formatted("$$x$$")
+    assert "onclick" not in formatted("$$x$$")
