@@ -15,6 +15,7 @@ from upath import UPath
 from nightshard.benchmarks import registry
 from nightshard.core.errors import UserError
 from nightshard.publish.card import folder_of, render
+from nightshard.publish.shareable import shareable
 from nightshard.results.arrow import REQUEST_SCHEMA, VERDICT_SCHEMA
 from nightshard.results.records import RunRecord
 from nightshard.results.store import RunStore, read_batches, read_table, write_json
@@ -28,7 +29,8 @@ _VERDICT = ("correct", "extracted", "reason", "credit")
 def write_folder(store: RunStore, run: RunRecord, target: Path) -> list[str]:
     """Write a run's answers with their verdicts, its scores and its card, whole or not at all.
 
-    Questions go along but for benchmarks whose owners forbid it; gold answers never do.
+    Questions go along but for benchmarks whose owners forbid it; gold answers never do, and neither
+    do paths and addresses of the group's own machines.
 
     Args:
         store: the run's artefacts.
@@ -45,6 +47,7 @@ def write_folder(store: RunStore, run: RunRecord, target: Path) -> list[str]:
         raise UserError(f"Run {run.run_key} has no scores yet; publish it once it is scored.")
     if target.exists() and any(target.iterdir()) and not (target / "run.json").is_file():
         raise UserError(f"{target} holds other files; name a new folder.")
+    run = shareable(run)
     names = list(dict.fromkeys(one.benchmark for one in run.metrics))
     gated = [name for name in names if _gated(name)]
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -165,3 +165,31 @@ def test_a_name_of_any_kind_breaks_neither_the_front_matter_nor_a_table(name: st
     assert len(rows) == 1
     assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", rows[0])) == 8
     assert "<" not in body.replace("\\<", "")
+
+
+def test_where_a_groups_files_and_hosts_are_stays_at_home(
+    run: tuple[RunStore, RunRecord], tmp_path: Path
+) -> None:
+    store, made = run
+    place = "/scratch/secret-project"
+    params = {**PARAMS, "model": f"{place}/run7/checkpoint-5", "adapter": f"{place}/lora"}
+    params["source"] = {"MATH500": f"{place}/math500.jsonl"}
+    options = {"base_url": "https://secret-project.example/v1", "draft": f"{place}/draft"}
+    made = replace(
+        made,
+        model=replace(made.model, name="checkpoint-5", path=f"{place}/run7/checkpoint-5"),
+        params=params,
+        fingerprint_content={"revision": "abc", "settings": {"options": options}},
+        spec={"model": {"path": place}},
+    )
+    write_folder(store, made, tmp_path / "out")
+    texts = [path.read_text() for path in (tmp_path / "out").glob("*.*")]
+    assert len(texts) == 3
+    assert not [text for text in texts if "secret-project" in text]
+    told = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert told["params"]["model"] == "checkpoint-5"
+    assert told["params"]["source"] == {"MATH500": "math500.jsonl"}
+    assert told["fingerprint_content"]["settings"]["options"] == {
+        "base_url": "v1",
+        "draft": "draft",
+    }
