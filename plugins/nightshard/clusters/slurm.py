@@ -64,8 +64,12 @@ STUCK_REASONS = {
     "AccountNotAllowed": "the partition does not admit the account",
     "QOSNotAllowed": "the partition does not admit the QOS",
     "BadConstraints": "no node fits the constraints; correct slurm in the profile",
+    "JobHeldUser": "somebody holds it; `scontrol release` lets it go",
+    "JobHeldAdmin": "an administrator holds it",
+    "launch failed requeued held": "its node could not start it again and Slurm holds it; "
+    "`scontrol release` lets it go",
 }
-"""Reasons with which Slurm *accepts* a job that it will then never start."""
+"""Reasons with which Slurm *accepts* a job that it will then never start by itself."""
 
 SQUEUE_FORMAT = "%i|%F|%K|%A|%T|%r|%N|%S|%M|%j"
 SQUEUE_BARS = SQUEUE_FORMAT.count("|")

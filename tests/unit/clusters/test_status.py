@@ -48,6 +48,12 @@ def record(code: int) -> str:
             False,
             "will not start: max job hours is above the partition's time limit",
         ),
+        (
+            {"queue": row("PENDING", reason="launch failed requeued held")},
+            "waiting",
+            False,
+            "Slurm holds it; `scontrol release` lets it go",
+        ),
         ({"queue": row("RUNNING")}, "running", False, "running on node1"),
         ({"queue": row("COMPLETING"), "manifest": "good"}, "running", False, "running"),
         ({"queue": row("COMPLETED"), "manifest": "good"}, "ended_well", True, "10 answers, 1 of"),
