@@ -11,10 +11,12 @@ from nightshard.orchestration.params import evaluate_form
 from nightshard.orchestration.scoring import ScoreOperator
 from nightshard.orchestration.shard import SHARD_LABEL, ShardSensor
 
+settings = Settings.from_env(os.environ)
+
 
 @dag(
     schedule=None,
-    params=evaluate_form(Settings.from_env(os.environ)),
+    params=evaluate_form(settings),
     tags=["nightshard", "evaluation"],
     default_args={
         "owner": "nightshard",
@@ -44,7 +46,8 @@ def evaluate() -> None:
     after = [tasks.gate(recorded), tasks.publish(recorded)]
 
     watched >> collected
-    after >> tasks.notify().as_teardown()
+    if settings.notifications.exists():
+        after >> tasks.notify().as_teardown()
 
 
 evaluate_dag = evaluate()

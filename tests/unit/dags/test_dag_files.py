@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -84,5 +85,23 @@ def test_evaluate_takes_its_steps_in_order(parsed: dict) -> None:  # type: ignor
         "record",
         "gate",
         "publish",
-        "notify",
     ]
+
+
+def test_evaluate_tells_people_only_where_a_group_says_whom(tmp_path: Path) -> None:
+    wishes = tmp_path / "notifications.yaml"
+    wishes.write_text("[]")
+    answer = subprocess.run(
+        [sys.executable, "-c", LOOK, str(PROJECT_ROOT / "dags" / "evaluate.py")],
+        env={
+            "AIRFLOW_HOME": str(tmp_path),
+            "PATH": "/usr/bin",
+            "NIGHTSHARD_STATE": str(tmp_path),
+            "NIGHTSHARD_NOTIFICATIONS": str(wishes),
+        },
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    (evaluate,) = json.loads(answer.stdout.splitlines()[-1])["dags"]
+    assert evaluate["tasks"][-3:] == ["gate", "publish", "notify"]
