@@ -13,7 +13,8 @@ SERIOUS = {"serious", "critical"}
 PATIENCE_MS = 60_000
 
 
-@pytest.fixture(scope="session")
+# Not for the session: Playwright keeps an event loop in this thread, in which no other may run.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium: the installed one, or one that is unpacked into the state folder."""
     found = find_chromium(PROJECT_ROOT / ".nightshard" / "chromium")
