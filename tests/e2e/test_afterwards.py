@@ -113,7 +113,7 @@ def test_the_leaderboard_marks_what_the_gate_said(stack: Stack, worse: FinishedR
 
 
 def test_a_lost_shard_is_told_at_once(stack: Stack) -> None:
-    run = stack.run({"tasks": ["Starter"], "limit": 8, "num_shards": 1, "cluster": "broken"})
+    run = stack.run({"tasks": ["Starter"], "limit": 8, "num_shards": 1, "cluster": "hopeless"})
     assert run.state == "failed"
 
     def told() -> list[str]:

@@ -285,7 +285,7 @@ def write_profiles(clusters: Path, served: str) -> None:
         },
         "served": {"engine": {**echo, "name": "openai", "options": {"base_url": served}}},
         "wrong": {"engine": {**echo, "options": {"answer": "It is \\boxed{8}."}}},
-        "broken": {"engine": {**echo, "options": {"crash_on": " "}}},
+        "hopeless": {"engine": {**echo, "options": {"crash_on": " "}}},
         "slow": {"engine": {**echo, "options": SLOW}},
         "endless": {"engine": {**echo, "options": {**SLOW, "seconds_per_request": 600}}},
         "unreachable": {"ssh_conn_id": "nightshard_unreachable"},
