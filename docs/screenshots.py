@@ -55,7 +55,7 @@ def logged_in(browser: Browser, access: dict[str, str], scheme: str) -> Page:
     page.fill('input[name="username"]', access["username"])
     page.fill('input[name="password"]', access["password"])
     page.click('button[type="submit"]')
-    page.wait_for_url(f"{access['url']}/**")
+    page.wait_for_selector("text=Dags")
     return page
 
 
