@@ -7,9 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from support.loopback import serving
 
 LARGE = (".parquet",)
 """Endings of files that the Hub keeps by content, beside the repository."""
@@ -195,13 +197,5 @@ def fake_hub() -> Iterator[FakeHub]:
     """Run a stand-in on loopback."""
     hub = FakeHub()
     handler = type("Handler", (_Handler,), {"hub": hub, "lock": threading.Lock()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    hub.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(handler) as hub.address:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

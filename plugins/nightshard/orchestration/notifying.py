@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nightshard.core.errors import UserError
+from nightshard.orchestration.links import PAGES, shard_page
 from nightshard.orchestration.steps import current_settings
 from nightshard.publish.message import Event, Message, about_run, about_shard
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FAILED = ("failed",)
 NOTIFY = "notify"
 
 
@@ -87,12 +87,12 @@ def notify_of_run(context: Mapping[str, Any]) -> int:
     failures = {
         task: "failed; its log has the reason"
         for task, state in sorted(states.items())
-        if state in FAILED and not task.startswith(NOTIFY)
+        if state == "failed" and not task.startswith(NOTIFY)
     }
-    links = {"Run": _page(f"dags/{dag_run.dag_id}/runs/{quote(dag_run.run_id, safe='')}")}
+    links = {"Run": _address(_run_page(dag_run))}
     if run is not None:
-        links["Scores"] = _page(f"nightshard/runs/{key}")
-        links["Leaderboard"] = _page("nightshard/")
+        links["Scores"] = _address(f"{PAGES}/runs/{key}")
+        links["Leaderboard"] = _address(f"{PAGES}/")
     message = about_run(run, name=key, failures=failures, links=links)
     return tell(message, wishes, context)
 
@@ -107,12 +107,12 @@ def notify_of_shard(context: Mapping[str, Any], said: str) -> None:
         if not wishes:
             return
         dag_run, ti = context["dag_run"], context["ti"]
-        run = f"dags/{dag_run.dag_id}/runs/{quote(dag_run.run_id, safe='')}"
+        log_page = shard_page(dag_run.dag_id, dag_run.run_id, ti.map_index, "log")
         message = about_shard(
             name=dag_run.run_id,
             number=ti.map_index + 1,
             said=said,
-            links={"Log": _page(f"nightshard/{run}/shards/{ti.map_index}/log"), "Run": _page(run)},
+            links={"Log": _address(log_page), "Run": _address(_run_page(dag_run))},
         )
         tell(message, wishes, context)
     except Exception as error:  # noqa: BLE001 (the shard's own end is what counts in its log)
@@ -164,8 +164,13 @@ def _filled(arguments: Mapping[str, Any], message: Message) -> Iterator[tuple[st
         yield name, filled
 
 
-def _page(path: str) -> str:
+def _run_page(dag_run: Any) -> str:
+    return f"/dags/{dag_run.dag_id}/runs/{quote(dag_run.run_id, safe='')}"
+
+
+def _address(path: str) -> str:
+    """Return the full address of a page of Airflow's, for people who are not on it."""
     from airflow.sdk.configuration import conf
 
     address: str = conf.get("api", "base_url", fallback="")
-    return f"{address.rstrip('/')}/{path}"
+    return f"{address.rstrip('/')}{path}"

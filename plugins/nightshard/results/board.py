@@ -7,6 +7,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
+from nightshard.results.read import WHEN_RUN
 from nightshard.results.tables import Metric, Model, Run
 
 ACCURACY = "accuracy"
@@ -113,12 +114,11 @@ def read_board(engine: sa.Engine, metric: str = ACCURACY) -> Board:
 
     Of a score that several judge versions gave, the one recorded last counts.
     """
-    when = sa.func.coalesce(Run.finished_at, Run.started_at, Run.created_at)
     newest = (
         sa.func.row_number()
         .over(
             partition_by=(Run.model_id, Metric.benchmark),
-            order_by=(when.desc(), Run.run_key.desc(), Metric.id.desc()),
+            order_by=(WHEN_RUN.desc(), Run.run_key.desc(), Metric.id.desc()),
         )
         .label("newest")
     )
@@ -135,7 +135,7 @@ def read_board(engine: sa.Engine, metric: str = ACCURACY) -> Board:
             Model.revision,
             Model.family,
             Model.step,
-            when,
+            WHEN_RUN,
             Run.run_key,
             Run.gate,
             Metric.benchmark,
@@ -149,7 +149,7 @@ def read_board(engine: sa.Engine, metric: str = ACCURACY) -> Board:
         .join(inner, sa.and_(inner.c.id == Metric.id, inner.c.newest == 1))
         .join(Run, Metric.run_id == Run.id)
         .join(Model, Run.model_id == Model.id)
-        .order_by(when.desc(), Run.run_key.desc(), Metric.id)
+        .order_by(WHEN_RUN.desc(), Run.run_key.desc(), Metric.id)
     )
     rows: dict[str, Row] = {}
     benchmarks: dict[str, None] = {}

@@ -115,14 +115,17 @@ class Ruling:
     reasons: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
+    def said(self) -> dict[str, Any]:
+        """Return the JSON form without the comparisons, which the database has as rows."""
         return {
             "verdict": self.verdict,
             "baseline": self.baseline,
             "reasons": list(self.reasons),
-            "comparisons": [one.to_dict() for one in self.comparisons],
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**self.said(), "comparisons": [one.to_dict() for one in self.comparisons]}
 
 
 def rule(comparisons: Iterable[Comparison], policy: Policy) -> Ruling:

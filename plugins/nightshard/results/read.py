@@ -25,7 +25,8 @@ from nightshard.results.records import (
 )
 from nightshard.results.tables import Metric, Model, Run, Shard
 
-_WHEN = sa.func.coalesce(Run.finished_at, Run.started_at, Run.created_at)
+WHEN_RUN = sa.func.coalesce(Run.finished_at, Run.started_at, Run.created_at)
+"""End of a run, or its start or first record where the end is not known."""
 _SUGGESTIONS_FROM = 2000
 _SUGGESTIONS = 3
 
@@ -45,7 +46,7 @@ def leaderboard(engine: sa.Engine) -> list[ScoreRow]:
             sa.func.rank()
             .over(
                 partition_by=(Run.model_id, Metric.benchmark),
-                order_by=(_WHEN.desc(), Run.run_key.desc()),
+                order_by=(WHEN_RUN.desc(), Run.run_key.desc()),
             )
             .label("run_rank"),
             sa.func.row_number()
@@ -90,7 +91,7 @@ def list_results(
         limit: at most so many rows.
         run_key: of this run only.
     """
-    statement = _scores().order_by(_WHEN.desc(), Run.run_key, Metric.id)
+    statement = _scores().order_by(WHEN_RUN.desc(), Run.run_key, Metric.id)
     if model is not None:
         statement = statement.where(Model.name.icontains(model, autoescape=True))
     if benchmark is not None:
@@ -113,9 +114,9 @@ def list_runs(
         limit: at most so many runs.
     """
     statement = (
-        sa.select(Run, Model, _WHEN)
+        sa.select(Run, Model, WHEN_RUN)
         .join(Model, Run.model_id == Model.id)
-        .order_by(_WHEN.desc(), Run.run_key)
+        .order_by(WHEN_RUN.desc(), Run.run_key)
     )
     if model is not None:
         statement = statement.where(Model.name.icontains(model, autoescape=True))
@@ -215,7 +216,7 @@ def _shards_of(engine: sa.Engine, run_keys: Iterable[str]) -> dict[ShardKey, Sha
 
 def _scores() -> _Scores:
     return (
-        sa.select(Metric, Run, Model, _WHEN)
+        sa.select(Metric, Run, Model, WHEN_RUN)
         .join(Run, Metric.run_id == Run.id)
         .join(Model, Run.model_id == Model.id)
     )
@@ -250,7 +251,7 @@ def _record(kind: type[_T], row: Any) -> _T:
 
 def _unknown_run(session: Session, run_key: str) -> str:
     keys = list(
-        session.scalars(sa.select(Run.run_key).order_by(_WHEN.desc()).limit(_SUGGESTIONS_FROM))
+        session.scalars(sa.select(Run.run_key).order_by(WHEN_RUN.desc()).limit(_SUGGESTIONS_FROM))
     )
     if not keys:
         return f"There is no run {run_key!r}: the results database holds no runs yet."

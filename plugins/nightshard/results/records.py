@@ -259,8 +259,7 @@ class RunRecord:
         shards: attempts that gave all answers of their shard, ordered by rank and attempt.
         attempts: how each attempt ended, well or not, in the same order.
         metrics: scores, in the order in which they shall show.
-        gate: what a gate said (:meth:`nightshard.results.gate.Ruling.to_dict`), without the
-            comparisons, which are rows of their own.
+        gate: what a gate said (:meth:`nightshard.results.gate.Ruling.said`).
     """
 
     run_key: str

@@ -95,13 +95,12 @@ def record_ruling(engine: sa.Engine, run_key: str, ruling: Ruling) -> None:
         UserError: no such run.
     """
     keys = [run_key, *([ruling.baseline] if ruling.baseline else [])]
-    said = {name: value for name, value in ruling.to_dict().items() if name != "comparisons"}
     with write_transaction(engine) as connection:
         found = connection.execute(sa.select(Run.run_key, Run.id).where(Run.run_key.in_(keys)))
         ids = {row.run_key: row.id for row in found}
         if missing := [key for key in keys if key not in ids]:
             raise UserError(f"There is no run {missing[0]!r} in the results database.")
-        connection.execute(sa.update(Run).where(Run.id == ids[run_key]).values(gate=said))
+        connection.execute(sa.update(Run).where(Run.id == ids[run_key]).values(gate=ruling.said()))
         if ruling.baseline is None:
             return
         ends = {"first_run_id": ids[ruling.baseline], "second_run_id": ids[run_key]}

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.params import Depends
 from fastapi.responses import HTMLResponse
 
+from nightshard.clusters.slurm import ShardState
 from nightshard.publish.card import command
 from nightshard.results.board import ACCURACY, arrange, curves, families, metric_names, read_board
 from nightshard.results.read import list_runs
@@ -26,7 +27,7 @@ from nightshard.web.asked import (
 from nightshard.web.formatted import code_style, formatted, visible
 from nightshard.web.pages import SAFE, NotThereError, airflow_prefix, page
 from nightshard.web.source import Source, there
-from nightshard.web.timeline import ENDED_WELL, timeline
+from nightshard.web.timeline import timeline
 
 RUNS_SHOWN = 100
 CHOICES = 500
@@ -137,7 +138,7 @@ class _ResultPages:
             spent=gpu_time(run.attempts),
             answers=sum(one.rows or 0 for one in run.shards),
             energy=sum(one.energy_j or 0 for one in run.shards),
-            failures=[one for one in run.attempts if one.state != ENDED_WELL],
+            failures=[one for one in run.attempts if one.state != ShardState.ENDED_WELL],
             command=command(run.params) if run.params and run.params.get("tasks") else None,
             airflow=f"{prefix}/dags/{run.dag_id}/runs/{run.dag_run_id}" if linked else None,
             spec=json_form(run.spec) if run.spec else None,

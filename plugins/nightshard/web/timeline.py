@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nightshard.clusters.slurm import ShardState
 from nightshard.results.records import AttemptRecord, RunRecord, ShardRecord
 
 Kind = Literal["queued", "load", "generate", "idle", "lost"]
-
-ENDED_WELL = "ended_well"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ def _span(
 
 def _bars(one: AttemptRecord, shard: ShardRecord | None, begin: float, end: float) -> Sequence[Bar]:
     if shard is None:
-        return [Bar("idle" if one.state == ENDED_WELL else "lost", begin, end)]
+        return [Bar("idle" if one.state == ShardState.ENDED_WELL else "lost", begin, end)]
     loaded = min(end, begin + (shard.import_s or 0.0) + (shard.load_s or 0.0))
     generated = min(end, loaded + (shard.generate_s or 0.0))
     return [

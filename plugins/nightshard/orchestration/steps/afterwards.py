@@ -58,7 +58,7 @@ def gate(run_key: str) -> Json | None:
     record_ruling(engine, run_key, ruling)
     for sentence in ruling.reasons:
         log.info("%s", sentence)
-    return {"verdict": ruling.verdict, "baseline": ruling.baseline, "reasons": [*ruling.reasons]}
+    return ruling.said()
 
 
 def publish(run_key: str) -> str | None:
