@@ -248,7 +248,28 @@ def afterwards(settings: Settings, hub: FakeHub, hook: WebHook) -> dict[str, str
         "AIRFLOW_CONN_SLACK_DEFAULT": hook.connection,
         "HF_HUB_DISABLE_XET": "1",  # whose protocol the stand-in does not speak
         "NIGHTSHARD_NOTIFICATIONS": str(file),
+        "NIGHTSHARD_NIGHTLY": str(write_nightly(settings.state)),
     }
+
+
+NIGHTLY = """
+schedule: "0 1 * * *"
+evaluate: {{cluster: echo, tasks: [Starter], limit: 2, num_shards: 1, publish: "no"}}
+caps: {{echo: {cap}}}
+sources:
+  made: {{kind: folder, glob: "{state}/checkpoints/*/checkpoint-*", stable_minutes: 0}}
+  listed: {{kind: table, file: "{state}/checkpoints.csv", priority: 5}}
+"""
+NIGHTLY_CAP = 3
+LISTED = "model,appeared_at\n"
+
+
+def write_nightly(state: Path) -> Path:
+    """Write where checkpoints appear: in folders on the cluster, and in a list that is empty."""
+    (state / "checkpoints.csv").write_text(LISTED)
+    file = state / "nightly.yaml"
+    file.write_text(NIGHTLY.format(state=state, cap=NIGHTLY_CAP))
+    return file
 
 
 def write_benchmarks(folder: Path) -> None:

@@ -235,11 +235,15 @@ class AirflowApi:
         events = [one if isinstance(one, dict) else {"event": one} for one in found["content"]]
         return events, found.get("continuation_token")
 
-    def result(self, run_id: str, task_id: str) -> Any:
-        """Return what a task returned, None where it returned nothing."""
+    def preview(self, run_id: str) -> Any:
+        """Return what a dry run found out, None where the run was none."""
+        return self.result(run_id, "prepare_dataset", "preview")
+
+    def result(self, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """Return what a task returned or left under a key, None where there is nothing."""
         answer = self._send(
             "GET",
-            f"{self._run(run_id)}/taskInstances/{task_id}/xcomEntries/return_value",
+            f"{self._run(run_id)}/taskInstances/{task_id}/xcomEntries/{key}",
             params={"deserialize": True},
         )
         return answer.json()["value"] if answer.status_code == httpx.codes.OK else None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -12,9 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from nightshard.benchmarks import registry
+from nightshard.clusters.detect import AUTO, default_profile, profile_of_host
 from nightshard.clusters.profile import load_named
 from nightshard.core.errors import UserError
-from nightshard.core.presets import PRESETS
+from nightshard.core.presets import OPTIMISE, PRESETS
 from nightshard.core.run_params import RunParams, parse_run_params
 from nightshard.core.settings import Settings
 
@@ -50,6 +52,29 @@ def _parse_json(_context: click.Context, _option: click.Parameter, value: str) -
         raise click.BadParameter(f"{value!r} is not JSON: {error}.") from None
 
 
+class ShardCount(click.ParamType[int | str]):
+    """A number of shards, or ``auto``."""
+
+    name = "N|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """See :class:`click.ParamType`."""
+        return "auto" if value == "auto" else int(click.INT.convert(value, param, ctx))
+
+
+def _chosen_cluster(_context: click.Context, _option: click.Parameter, value: str | None) -> str:
+    """Name the cluster of a run that names none."""
+    return value or cluster_here(Settings.from_env(os.environ))
+
+
+def cluster_here(settings: Settings) -> str:
+    """Return the profile of the login node on which this runs, else the default one."""
+    here = profile_of_host(settings.clusters, socket.getfqdn(), settings.variables(os.environ))
+    return here or default_profile(settings.clusters, settings.cluster)
+
+
 def launch_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that describe an evaluation; the names are those of the params form."""
     options = [
@@ -68,8 +93,22 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--preset", type=click.Choice([*PRESETS]), help="A set of benchmarks for --tasks."
         ),
-        click.option("--num-shards", type=int, help="Default: the cluster profile's."),
-        click.option("--cluster", default="local", show_default=True, help="A cluster profile."),
+        click.option(
+            "--num-shards",
+            type=ShardCount(),
+            help="A number, or auto: by what earlier runs took. Default: the cluster profile's.",
+        ),
+        click.option(
+            "--optimise",
+            type=click.Choice([*OPTIMISE]),
+            help="What --num-shards auto looks at. Default: balanced.",
+        ),
+        click.option(
+            "--cluster",
+            callback=_chosen_cluster,
+            help="A cluster profile, or auto: the one that starts first. Default: that of this "
+            "login node, else NIGHTSHARD_CLUSTER, else local.",
+        ),
         click.option(
             "--max-job-duration",
             "max_job_hours",
@@ -110,6 +149,9 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--logprobs", is_flag=True, help="Keep log-probabilities of tokens."),
         click.option("--force", is_flag=True, help="Generate again what exists."),
         click.option(
+            "--dry-run", is_flag=True, help="Say what would run and what it costs; submit nothing."
+        ),
+        click.option(
             "--gate", help="previous, best or a policy of include/gates. Default: no gate."
         ),
         click.option(
@@ -132,7 +174,8 @@ def check_params(values: Mapping[str, Any], settings: Settings) -> RunParams:
     params = parse_run_params(values)
     for task in params.tasks:
         registry.info(task)
-    load_named(settings.clusters, params.cluster, settings.variables(os.environ))
+    if params.cluster != AUTO:
+        load_named(settings.clusters, params.cluster, settings.variables(os.environ))
     return params
 
 
@@ -149,13 +192,14 @@ def launch(watchdog: bool, **values: Any) -> None:
     console = Console()
     api = api_from_environment(local_api_access(settings))
     run_id = trigger(api, params, console)
-    if not watchdog:
+    if not watchdog and not params.dry_run:
         console.print(f"Running; follow it at {api.page(run_id)}", highlight=False, soft_wrap=True)
         return
     summary = watch(api, run_id, console)
     if summary is None:
         sys.exit(1)
-    click.echo(closing_line(summary))
+    if summary:
+        click.echo(closing_line(summary))
 
 
 def trigger(api: Any, params: RunParams, console: Console) -> str:
@@ -182,7 +226,8 @@ def watch(api: Any, run_id: str, console: Console) -> dict[str, Any] | None:
     """Follow a run; print its scores, or why it failed.
 
     Returns:
-        What the task ``record`` returned, None where the run ended without scores.
+        What the task ``record`` returned, empty for a dry run, None where the run ended without
+        scores.
     """
     from nightshard.cli.results import score_table
     from nightshard.cli.watch import failure_sentences, follow, heard
@@ -197,6 +242,9 @@ def watch(api: Any, run_id: str, console: Console) -> dict[str, Any] | None:
             console.print(score_table(scored["scores"]))
         return None
     summary: dict[str, Any] | None = heard(lambda: api.result(run_id, "record"))
+    if summary is None and (preview := heard(lambda: api.preview(run_id))) is not None:
+        click.echo(preview["text"])
+        return {}
     if summary is None:
         # A person has marked the run or its tasks as successful.
         console.print("[red bold]The run ended without scores.[/]")

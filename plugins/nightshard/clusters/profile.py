@@ -8,79 +8,32 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
 )
 
+from nightshard.clusters.fields import (
+    EnvName,
+    EnvValue,
+    RemotePath,
+    Section,
+    SlurmWord,
+    directive,
+    one_line,
+    python_path,
+    yaml_word,
+)
 from nightshard.clusters.marked_yaml import KeyPath, MarkedDocument, parse_marked
+from nightshard.clusters.site import Links, Site
 from nightshard.core.errors import UserError
 
 PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-
-OWNED_DIRECTIVES = frozenset(
-    {
-        *("array", "chdir", "error", "export", "input", "job-name", "no-requeue", "open-mode"),
-        *("output", "parsable", "requeue", "signal", "test-only", "time", "time-min", "wait"),
-        "wrap",
-    }
-)
-"""``sbatch`` options that Nightshard sets itself; a profile that set them would break it."""
-
-
-def _remote_path(value: str) -> str:
-    if not re.fullmatch(r"/[A-Za-z0-9._/+@=,-]*", value) or ".." in value.split("/"):
-        raise ValueError(
-            "give an absolute path on the cluster of letters, digits and ._/+@=,- only"
-        )
-    return value.rstrip("/") or "/"
-
-
-def _python(value: str) -> str:
-    return _remote_path(value) if "/" in value else value
-
-
-def _one_line(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("give a single line of text")
-    return value
-
-
-def _directive(value: str) -> str:
-    match = re.fullmatch(r"--([a-z][a-z0-9-]*)(=[^\s\"'\\#]+)?", value)
-    if match is None:
-        raise ValueError(
-            "give one sbatch option in the form --name=value, without spaces or quotes"
-        )
-    if match[1] in OWNED_DIRECTIVES:
-        raise ValueError(f"--{match[1]} is set by Nightshard itself; remove it")
-    return value
-
-
-def _yaml_word(value: Any) -> Any:
-    # YAML 1.1 reads a bare yes or no as a boolean.
-    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-
-
-SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.,:=/@%+*&|!()\[\]-]+$")]
-"""A value of an ``#SBATCH`` line: Slurm splits these at spaces and reads quotes and ``#``."""
-
-RemotePath = Annotated[str, AfterValidator(_remote_path)]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-EnvValue = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_one_line)]
-
-
-class Section(BaseModel):
-    """Base of every part of a profile: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Slurm(Section):
@@ -93,7 +46,7 @@ class Slurm(Section):
     cpus_per_task: Annotated[int, Field(ge=1)] | None = None
     mem: SlurmWord | None = None
     constraint: SlurmWord | None = None
-    extra_directives: tuple[Annotated[str, AfterValidator(_directive)], ...] = ()
+    extra_directives: tuple[Annotated[str, AfterValidator(directive)], ...] = ()
     max_array_size: Annotated[int, Field(ge=1)] = 1001
     """Slurm's MaxArraySize, 1001 by default: the largest index is one less."""
     max_submitted: Annotated[int, Field(ge=1)] | None = None
@@ -106,16 +59,16 @@ class Slurm(Section):
     mem are those of each."""
     requeue: bool = False
     """True where the site requeues preempted jobs and those of failed nodes itself."""
-    accounting: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_yaml_word)] = "auto"
+    accounting: Annotated[Literal["auto", "yes", "no"], BeforeValidator(yaml_word)] = "auto"
 
 
 class Worker(Section):
     """The Python that has the engine, and what to do before it starts."""
 
     python: Annotated[
-        str, StringConstraints(pattern=r"^[A-Za-z0-9._/+@=,-]+$"), AfterValidator(_python)
+        str, StringConstraints(pattern=r"^[A-Za-z0-9._/+@=,-]+$"), AfterValidator(python_path)
     ]
-    setup: tuple[Annotated[str, AfterValidator(_one_line)], ...] = ()
+    setup: tuple[Annotated[str, AfterValidator(one_line)], ...] = ()
     """Shell lines that the administrator writes, such as ``module load cuda``."""
     env: dict[EnvName, EnvValue] = Field(default_factory=dict)
     install: Literal["venv", "apptainer"] = "venv"
@@ -196,34 +149,9 @@ class Scoring(Section):
     """
 
     where: Literal["airflow", "slurm"] = "airflow"
-    python: Annotated[str, AfterValidator(_python)] | None = None
+    python: Annotated[str, AfterValidator(python_path)] | None = None
     slurm: Slurm = Slurm()
     max_job_hours: Annotated[float, Field(gt=0)] = 2
-
-
-def _link(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s{}]+(\{(job_id|path)\}[^\s{}]*)+", value):
-        raise ValueError(
-            "give an http(s) address with {job_id} or {path} where the job's id or the file's path "
-            "belongs"
-        )
-    return value
-
-
-class Links(Section):
-    """Pages of the site's own portal, for the buttons on a shard.
-
-    ``job`` is the page of a Slurm job, with ``{job_id}`` (``1234_0``) in it, and ``file`` the page
-    of a file, with ``{path}``.
-    """
-
-    job: Annotated[str, AfterValidator(_link)] | None = None
-    file: Annotated[str, AfterValidator(_link)] | None = None
-
-
-def portal_link(template: str, *, job_id: str = "", path: str = "") -> str:
-    """Fill a link of :class:`Links` in; what it is filled with is quoted."""
-    return template.replace("{job_id}", quote(job_id)).replace("{path}", quote(path))
 
 
 class ClusterProfile(Section):
@@ -243,12 +171,17 @@ class ClusterProfile(Section):
     engine: Engine = Engine()
     scoring: Scoring = Scoring()
     links: Links = Links()
+    site: Site = Site()
     template: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+\.j2$")] = "base.sbatch.j2"
 
     def gpus(self) -> int:
-        """Return how many GPUs an array element holds on a node, as its options ask for them."""
+        """Return how many GPUs an array element holds on a node.
+
+        They are those that its options ask for; where none do and nodes are given whole, all.
+        """
         asked = [f"--gres={self.slurm.gres}", *self.slurm.extra_directives]
-        return max(map(_gpus, asked))
+        own = self.site.gpus_per_node or 0 if self.site.shared_nodes is False else 0
+        return max(map(_gpus, asked)) or own
 
     def gpus_per_shard(self) -> int:
         """Return how many GPUs one shard holds."""

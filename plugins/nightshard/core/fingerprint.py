@@ -23,6 +23,7 @@ class ModelDescription:
         worker_version: version of the shard worker that answered.
         contract_version: version of the file contract that this worker speaks.
         adapter: ``path`` and ``revision`` of a LoRA adapter, None without one.
+        weights_bytes: size of the weight files, None where it is not known.
     """
 
     path: str
@@ -34,6 +35,7 @@ class ModelDescription:
     worker_version: str
     contract_version: int
     adapter: Mapping[str, str] | None = None
+    weights_bytes: int | None = None
 
 
 ANSWER_SHAPING_ENGINE_KEYS = ("dtype", "max_model_len", "quantization", "options")

@@ -5,6 +5,13 @@ from dataclasses import dataclass
 SIX = ("LiveCodeBench", "AIME24", "AIME25", "AMC23", "GPQADiamond", "MATH500")
 """What Evalchemy's distributed evaluation asks by default."""
 
+OPTIMISE = {
+    "efficiency": "efficiency: as quick as costs 10 % more GPU time at most",
+    "balanced": "balanced: time and GPU time count alike",
+    "rush": "rush: as quick as it gets",
+}
+"""What the number of shards is chosen by, where earlier runs choose it."""
+
 _MATH = ("AIME24", "AIME25", "AMC23", "HMMT25", "MATH500", "GSM8K")
 _CODE = ("LiveCodeBench", "HumanEvalPlus", "MBPPPlus")
 

@@ -26,7 +26,9 @@ _SENTENCES = {
     "model": "name a model: a folder on the cluster or a Hub id such as org/name",
     "tasks": "choose at least one benchmark",
     "cluster": "name a profile of include/clusters",
-    "num_shards": "ask for at least 1 shard, or leave it empty for the cluster's default",
+    "num_shards": "ask for at least 1 shard or for auto, or leave it empty for the cluster's "
+    "default",
+    "optimise": "choose efficiency, balanced or rush, or leave it empty",
     "max_job_hours": "give a number of hours above 0, or leave it empty for the cluster's default",
     "temperature": "give a number from 0 (greedy) to 10",
     "top_p": "give a number above 0 and at most 1",
@@ -57,7 +59,8 @@ class RunParams(BaseModel):
     adapter: str | None = None
     logprobs: bool = False
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
-    num_shards: Annotated[int, Field(ge=1)] | None = None
+    num_shards: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    optimise: Literal["efficiency", "balanced", "rush"] | None = None
     cluster: Annotated[str, Field(min_length=1)]
     max_job_hours: Annotated[float, Field(gt=0)] | None = None
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
@@ -74,6 +77,8 @@ class RunParams(BaseModel):
     preset: str | None = None
     publish: Literal["no", "folder", "hub"] | None = None
     gate: str | None = None
+    asked_by: str | None = None
+    dry_run: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -96,7 +101,7 @@ class RunParams(BaseModel):
     def _none_is_an_empty_one(cls, value: Any) -> Any:
         return {} if value is None else value
 
-    @field_validator("revision", "adapter", "system_prompt", "gate", mode="after")
+    @field_validator("revision", "adapter", "system_prompt", "gate", "asked_by", mode="after")
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
@@ -105,6 +110,11 @@ class RunParams(BaseModel):
     @classmethod
     def _each_task_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(task.strip() for task in value if task.strip()))
+
+    @property
+    def chooses_shards(self) -> bool:
+        """Whether the number of shards follows from earlier runs."""
+        return self.num_shards == "auto" or (self.num_shards is None and self.optimise is not None)
 
     def sampling_overrides(self) -> dict[str, Any]:
         """Return the sampling values that the user set, by name."""

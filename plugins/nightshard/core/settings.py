@@ -23,6 +23,8 @@ class Settings:
         gates: folder of the policies of gates, which need not exist.
         published: folder in which runs are published where there is no Hub.
         notifications: file that says whom to tell of a run, which need not exist.
+        nightly: file that says where checkpoints appear, which need not exist.
+        cluster: the profile of a run that names none; empty leaves the choice to Nightshard.
     """
 
     home: Path
@@ -36,13 +38,15 @@ class Settings:
     gates: Path
     published: Path
     notifications: Path
+    nightly: Path
+    cluster: str
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
         """Read ``NIGHTSHARD_HOME``, ``_STATE``, ``_STORE``, ``_DB_URL``, ``_CLUSTERS``.
 
-        And ``_BENCHMARKS``, ``_GATES``, ``_NOTIFICATIONS``, by default in ``include/`` of the
-        project, and ``_PUBLISHED``, by default in the state folder.
+        And ``_CLUSTER``, and ``_BENCHMARKS``, ``_GATES``, ``_NOTIFICATIONS``, ``_NIGHTLY``, by
+        default in ``include/`` of the project, and ``_PUBLISHED``, by default in the state folder.
         """
         home = Path(environ.get("NIGHTSHARD_HOME", PROJECT_ROOT)).resolve()
         state = Path(environ.get("NIGHTSHARD_STATE", home / ".nightshard")).resolve()
@@ -51,6 +55,7 @@ class Settings:
         include = home / "include"
         gates = Path(environ.get("NIGHTSHARD_GATES", include / "gates"))
         told = Path(environ.get("NIGHTSHARD_NOTIFICATIONS", include / "notifications.yaml"))
+        nightly = Path(environ.get("NIGHTSHARD_NIGHTLY", include / "nightly.yaml"))
         published = Path(environ.get("NIGHTSHARD_PUBLISHED", state / "published"))
         benchmarks = Path(environ.get("NIGHTSHARD_BENCHMARKS", home / "include" / "benchmarks"))
         return cls(
@@ -66,6 +71,8 @@ class Settings:
             gates=gates.resolve(),
             published=published.resolve(),
             notifications=told.resolve(),
+            nightly=nightly.resolve(),
+            cluster=environ.get("NIGHTSHARD_CLUSTER", ""),
         )
 
     def variables(self, environ: Mapping[str, str]) -> dict[str, str]:

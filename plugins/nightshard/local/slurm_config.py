@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-GPU_FILES = ("/dev/null", "/dev/zero")
+GPU_FILES = (
+    *("/dev/null", "/dev/zero", "/dev/full", "/dev/random"),
+    *("/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/stdin"),
+)
 """Stand-ins for GPUs: Slurm wants an existing device file for each GPU it hands out."""
 
 CLUSTER_NAME = "local"
@@ -25,6 +28,8 @@ class Overrides:
         nodes: number of slurmds.
         cpus: CPUs that each node claims to have.
         memory_mb: memory that each node claims to have, in MiB.
+        gpus: pretended GPUs of each node.
+        partitions: names of more partitions, each of all nodes.
     """
 
     max_array_size: int = 1001
@@ -34,6 +39,8 @@ class Overrides:
     nodes: int = 4
     cpus: int = 8
     memory_mb: int = 8000
+    gpus: int = 2
+    partitions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +166,14 @@ def slurm_conf(s: SlurmSettings) -> str:
     ]
     nodes = "".join(
         f"NodeName={name} NodeHostname={s.host} NodeAddr=127.0.0.1 Port={port} CPUs={o.cpus} "
-        f"RealMemory={o.memory_mb} Gres=gpu:{len(GPU_FILES)} State=UNKNOWN\n"
+        f"RealMemory={o.memory_mb} Gres=gpu:{o.gpus} State=UNKNOWN\n"
         for name, port in zip(s.node_names, s.ports.slurmd, strict=True)
     )
     times = "MaxTime=1-0 DefaultTime=10 State=UP"
     partitions = (
         f"PartitionName=main Nodes=ALL Default=YES {times} PriorityTier=1\n"
         f"PartitionName=hi Nodes=ALL {times} PriorityTier=10 PreemptMode=off\n"
-    )
+    ) + "".join(f"PartitionName={name} Nodes=ALL {times}\n" for name in o.partitions)
     return _lines(head) + nodes + partitions
 
 
@@ -174,7 +181,7 @@ def gres_conf(s: SlurmSettings) -> str:
     """Render ``gres.conf``: with ``File=`` Slurm sets CUDA_VISIBLE_DEVICES, with ``Count=`` not."""
     names = ",".join(s.node_names)
     return "AutoDetect=off\n" + "".join(
-        f"NodeName={names} Name=gpu File={file}\n" for file in GPU_FILES
+        f"NodeName={names} Name=gpu File={file}\n" for file in GPU_FILES[: s.overrides.gpus]
     )
 
 

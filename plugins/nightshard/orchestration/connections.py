@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from nightshard.clusters.transport import Transport
     from nightshard.publish.account import HubAccount
 
-__all__ = ["check_host_key_is_checked", "hub_account", "open_transport"]
+__all__ = ["NoConnectionError", "check_host_key_is_checked", "hub_account", "open_transport"]
 
 HUB = "nightshard_hub"
 """Airflow's connection to the Hugging Face Hub."""
+
+
+class NoConnectionError(UserError):
+    """Airflow has no connection to a cluster: its profile is there, but nobody uses it yet."""
 
 
 def open_transport(profile: "ClusterProfile") -> "Transport":
@@ -88,7 +92,7 @@ async def _read(connection_id: str, needed_by: str) -> ConnectionValues:
     try:
         found = await get_async_connection(connection_id)
     except AirflowNotFoundException:
-        raise UserError(
+        raise NoConnectionError(
             f"Airflow has no connection {connection_id!r}, which {needed_by} needs; add an SSH "
             "connection of that name with its host_key."
         ) from None

@@ -3,11 +3,17 @@
 from airflow.sdk import Param
 
 from nightshard.benchmarks import registry
+from nightshard.clusters.detect import AUTO, default_profile
 from nightshard.clusters.profile import profile_names
-from nightshard.core.presets import PRESETS
+from nightshard.core.presets import OPTIMISE, PRESETS
 from nightshard.core.settings import Settings
 
 DEFAULT_TASKS = ("Starter",)
+
+
+def default_cluster(settings: Settings) -> str:
+    """Return the cluster of a run that names none: ``NIGHTSHARD_CLUSTER``, else ``local``."""
+    return default_profile(settings.clusters, settings.cluster)
 
 
 def evaluate_form(settings: Settings) -> dict[str, Param]:
@@ -106,21 +112,47 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
             "Hub where the connection `nightshard_hub` exists.",
             section=after,
         ),
+        "dry_run": Param(
+            False,
+            type="boolean",
+            title="Dry run",
+            description="Check everything, say what would run and what it would cost, and submit "
+            "nothing.",
+            section=what,
+        ),
+        "asked_by": Param(
+            None,
+            type=["string", "null"],
+            title="Asked by",
+            description="Filled in by other DAGs: the run that asked for this one.",
+            section=after,
+        ),
         "cluster": Param(
-            clusters[0] if clusters else "",
+            default_cluster(settings),
             type="string",
-            enum=clusters or [""],
+            enum=[*clusters, AUTO] if clusters else [""],
+            values_display={AUTO: "auto: where it starts first"},
             title="Cluster",
             description="A profile of `include/clusters/`.",
             section=where,
         ),
         "num_shards": Param(
             None,
-            type=["integer", "null"],
+            type=["integer", "string", "null"],
             minimum=1,
+            pattern="^auto$",
             title="Shards",
             description="Into how many array elements the questions are split. "
-            "Empty: the cluster's default.",
+            "Empty: as *Optimise* says, else the cluster's default.",
+            section=where,
+        ),
+        "optimise": Param(
+            None,
+            type=["string", "null"],
+            enum=[*OPTIMISE, None],
+            values_display=OPTIMISE,
+            title="Optimise",
+            description="Choose the number of shards by what earlier runs took. Empty: no.",
             section=where,
         ),
         "max_job_hours": Param(

@@ -8,6 +8,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from nightshard.clusters.errors import LoginError, TransportError
 from nightshard.clusters.reconcile import GRACE_S
+from nightshard.orchestration.connections import NoConnectionError
 from nightshard.orchestration.tasks import Json, one_sentence
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ def reconcile_cluster(cluster: str, **context: Any) -> Json:
             reconciling.ask_airflow(context["ti"]),
             grace_s=context["params"]["grace_s"],
         )
+    except NoConnectionError:
+        raise AirflowSkipException(f"Not in use: Airflow has no connection to {cluster}.") from None
     except LoginError as error:
         if not error.failure.passing:
             raise

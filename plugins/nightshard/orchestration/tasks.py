@@ -9,8 +9,9 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import quote
 
-from airflow.sdk import task
+from airflow.sdk import Asset, AssetAlias, task
 from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -18,6 +19,7 @@ from airflow.sdk.exceptions import (
 )
 
 from nightshard.core.errors import IncompleteRunError, UserError
+from nightshard.core.run_params import model_label
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,16 @@ Evaluates one checkpoint on one or more benchmarks.
 | gate, publish | compares with a baseline; brings answers and scores to the Hub or into a folder |
 | notify | tells whom `include/notifications.yaml` names |
 """  # noqa: E501 (a markdown table's row cannot be broken)
+
+
+SCORES = AssetAlias("nightshard_scores")
+"""Stands for the scores of every model; a DAG may be scheduled on it."""
+
+
+def scores_of(model: str) -> Asset:
+    """Return the asset of a model's scores, ``nightshard://scores/<name>``."""
+    name = model_label(model)
+    return Asset(name=f"nightshard_scores: {name}", uri=f"nightshard://scores/{quote(name)}")
 
 
 def one_sentence(step: Callable[P, R]) -> Callable[P, R]:
@@ -89,12 +101,25 @@ def prepare_dataset(plan: Json, **context: Any) -> Json:
     def going(dag_id: str, run_id: str) -> bool:
         return bool(ti.get_dr_count(dag_id, run_ids=[run_id], states=["queued", "running"]))
 
+    if plan["params"]["dry_run"]:
+        _preview(plan, ti)
     others = preparing.claim(plan, deployment_id(), dag_id, going)
     if others:
         log.info("Waiting for %s, which generates the same answers", " and ".join(others))
         later = datetime.now(UTC) + timedelta(seconds=CLAIM_WAIT_S)
         raise AirflowRescheduleException(later)  # type: ignore[no-untyped-call]
     return preparing.prepare(plan)
+
+
+def _preview(plan: Json, ti: Any) -> None:
+    """Say what the run would do; what follows is skipped."""
+    from nightshard.orchestration.steps import previewing
+
+    preview = previewing.preview(plan)
+    for line in preview["text"].splitlines():
+        log.info("%s", line)
+    ti.xcom_push("preview", preview)
+    raise AirflowSkipException("A dry run: nothing was submitted. The log has all of it.")
 
 
 @task
@@ -124,7 +149,8 @@ def submit_shards(prepared: Json) -> list[Json]:
     return moving.submit(prepared)
 
 
-@task(trigger_rule="none_failed")
+# Where every answer exists no shard ran, and in a dry run nothing was prepared either.
+@task(trigger_rule="none_failed_min_one_success")
 @one_sentence
 def collect(prepared: Json) -> Json:
     """Bring outputs and manifests back, checking each against its checksum."""
@@ -144,13 +170,23 @@ def merge(prepared: Json) -> Json:
     return prepared
 
 
-@task
+@task(outlets=[SCORES])
 @one_sentence
 def record(prepared: Json, **context: Any) -> Json:
-    """Write the run, its shards and its scores to the database; twice changes nothing."""
+    """Write the run, its shards and its scores to the database; twice changes nothing.
+
+    The asset of the model's scores is updated.
+    """
     from nightshard.orchestration.steps import recording
 
-    return recording.record(prepared, context["dag"].dag_id)
+    recorded = recording.record(prepared, context["dag"].dag_id)
+    plan = prepared["plan"]
+    accuracies = {one["benchmark"]: one["accuracy"] for one in recorded["scores"]}
+    context["outlet_events"][SCORES].add(
+        scores_of(str(plan["params"]["model"])),
+        extra={"run_key": plan["run_key"], "accuracy": accuracies},
+    )
+    return recorded
 
 
 @task

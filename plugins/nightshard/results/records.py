@@ -20,6 +20,7 @@ class ModelRecord:
         family: what the checkpoints of one training share
             (:func:`nightshard.core.checkpoints.checkpoint_of`).
         step: training step of the checkpoint.
+        weights_bytes: size of the weight files.
         training_metadata: anything else that training knows, as JSON.
     """
 
@@ -29,6 +30,7 @@ class ModelRecord:
     base_model: str | None = None
     family: str | None = None
     step: int | None = None
+    weights_bytes: int | None = None
     training_metadata: Mapping[str, Any] | None = None
 
 

@@ -127,6 +127,7 @@ class Model(Base):
     base_model: Mapped[str | None]
     family: Mapped[str | None]
     step: Mapped[int | None] = mapped_column(BigInteger)
+    weights_bytes: Mapped[int | None] = mapped_column(BigInteger)
     training_metadata: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
 

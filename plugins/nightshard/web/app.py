@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 
 from nightshard.clusters.errors import LoginError, TransportError
-from nightshard.clusters.profile import portal_link
+from nightshard.clusters.site import portal_link
 from nightshard.core.task_states import RUN_ENDED, SHARD_TASK
 from nightshard.web.api import api_router
 from nightshard.web.clusters import Connections

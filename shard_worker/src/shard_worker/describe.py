@@ -41,6 +41,7 @@ def describe(model: str, engine: str, adapter: str | None = None) -> dict[str, A
         "worker_version": __version__,
         "contract_version": CONTRACT_VERSION,
         "adapter": None if adapter is None else _adapter(_absolute(adapter)),
+        "weights_bytes": model_files.weights_bytes(path),
     }
 
 
@@ -56,6 +57,7 @@ def _served(name: str) -> dict[str, Any]:
         "worker_version": __version__,
         "contract_version": CONTRACT_VERSION,
         "adapter": None,
+        "weights_bytes": None,
     }
 
 

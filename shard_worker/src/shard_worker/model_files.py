@@ -96,6 +96,14 @@ def revision(path: Path) -> str:
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
 
 
+def weights_bytes(path: Path) -> int:
+    """Return the size of the weight files in bytes: in safetensors where there are some."""
+    for ending in (".safetensors", ".bin", ".gguf"):
+        if size := sum(file.stat().st_size for file in path.glob(f"*{ending}")):
+            return size
+    return 0
+
+
 def _hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 

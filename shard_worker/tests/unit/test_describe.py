@@ -31,6 +31,7 @@ def test_describe_prints_one_json_line_with_the_agreed_fields(
         "worker_version": __version__,
         "contract_version": CONTRACT_VERSION,
         "adapter": None,
+        "weights_bytes": 0,
     }
 
 

@@ -149,6 +149,7 @@ SUMMARY = {
     "wall_seconds": 3.0,
 }
 RESULT = f"{RUN}/taskInstances/record/xcomEntries/return_value"
+PREVIEW = f"{RUN}/taskInstances/prepare_dataset/xcomEntries/preview"
 NO_TASKS = {
     RUN: {"state": "success"},
     f"{RUN}/taskInstances": {"task_instances": [], "total_entries": 0},
@@ -168,8 +169,15 @@ def test_a_run_of_known_answers_says_so_and_names_what_was_not_scored(
 def test_a_run_that_a_person_marked_as_successful_has_no_scores(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert watch(api({**NO_TASKS, RESULT: 404}), "r", Console(width=200)) is None
+    said = {**NO_TASKS, RESULT: 404, PREVIEW: 404}
+    assert watch(api(said), "r", Console(width=200)) is None
     assert "ended without scores" in capsys.readouterr().out
+
+
+def test_a_dry_run_ends_with_what_it_found_out(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {**NO_TASKS, RESULT: 404, PREVIEW: {"value": {"text": "Dry run of k: 12 requests"}}}
+    assert watch(api(said), "r", Console(width=200)) == {}
+    assert "Dry run of k: 12 requests" in capsys.readouterr().out
 
 
 def test_the_last_line_can_be_read_by_a_script() -> None:

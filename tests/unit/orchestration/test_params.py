@@ -38,6 +38,9 @@ def test_the_form_as_it_opens_lacks_only_the_model() -> None:
     ("name", "value"),
     [
         ("num_shards", 0),
+        ("num_shards", "many"),
+        ("optimise", "speed"),
+        ("dry_run", "yes"),
         ("max_job_hours", 0),
         ("limit", 0),
         ("cluster", "nowhere"),
@@ -61,6 +64,7 @@ def test_a_bad_value_is_refused_by_the_form_itself(name: str, value: object) -> 
 
 def test_benchmarks_and_clusters_are_offered_by_name(tmp_path: Path) -> None:
     assert FORM["tasks"].schema["examples"] == list(registry.names())
-    assert FORM["cluster"].schema["enum"] == ["local"]
+    assert {"local", "leonardo", "auto"} <= set(FORM["cluster"].schema["enum"])
+    assert FORM["cluster"].value == "local"
     empty = evaluate_form(Settings.from_env({"NIGHTSHARD_CLUSTERS": str(tmp_path)}))
     assert empty["cluster"].value == ""

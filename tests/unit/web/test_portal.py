@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nightshard.clusters.profile import load_profile, portal_link
+from nightshard.clusters.profile import load_profile
+from nightshard.clusters.site import portal_link
 from nightshard.core.errors import UserError
 
 pytestmark = pytest.mark.unit

@@ -79,24 +79,28 @@ def submit(prepared: Json) -> list[Json]:
         UserError: Slurm refused; the sentence has Slurm's words.
     """
     run = RunPlan.from_dict(prepared["plan"])
-    profile, world_size = profile_of(run), prepared["world_size"]
-    layout, size = layout_of(profile, run.run_key), _array_size(profile, world_size)
-    shards = [
+    profile = profile_of(run)
+    shards = shards_of(run, profile, prepared["rows"])
+    jobs = asyncio.run(_submit(profile, shards))
+    return [_told(profile, shard, jobs.get(shard.first_rank)) for shard in shards]
+
+
+def shards_of(run: RunPlan, profile: ClusterProfile, rows: Sequence[int]) -> list[Shard]:
+    """Return the shards of a run by rank, given how many rows each has."""
+    return [
         Shard(
-            layout=layout,
+            layout=layout_of(profile, run.run_key),
             rank=rank,
-            world_size=world_size,
-            rows=rows,
+            world_size=len(rows),
+            rows=its_rows,
             fingerprint=run.fingerprint,
-            array_size=size,
+            array_size=_array_size(profile, len(rows)),
             worker=run.worker,
             max_job_minutes=run.max_job_minutes,
             per_job=profile.slurm.shards_per_job,
         )
-        for rank, rows in enumerate(prepared["rows"])
+        for rank, its_rows in enumerate(rows)
     ]
-    jobs = asyncio.run(_submit(profile, shards))
-    return [_told(profile, shard, jobs.get(shard.first_rank)) for shard in shards]
 
 
 def _told(profile: ClusterProfile, shard: Shard, job: ArrayJob | None) -> Json:

@@ -1,14 +1,18 @@
 """Deciding what a run is: the task ``plan``."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from nightshard.benchmarks import registry
+from nightshard.clusters.detect import AUTO, check_filled_in
+from nightshard.clusters.errors import TransportError
 from nightshard.clusters.layout import RunLayout
 from nightshard.clusters.models import ADAPTER_FILE, describe_model, resolve_model
-from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.profile import ClusterProfile, profile_names
+from nightshard.clusters.rehearsal import expected_start
 from nightshard.clusters.staging import ensure_worker, preflight
 from nightshard.core.errors import UserError
 from nightshard.core.fingerprint import ModelDescription
@@ -19,8 +23,10 @@ from nightshard.core.run_plan import (
     choose_job_minutes,
     choose_num_shards,
 )
-from nightshard.orchestration.connections import open_transport
+from nightshard.orchestration.connections import NoConnectionError, open_transport
 from nightshard.orchestration.steps import current_settings, layout_of, profile_named
+
+log = logging.getLogger(__name__)
 
 SERVED_ELSEWHERE = "openai"
 """The engine whose model has no folder on the cluster."""
@@ -47,7 +53,10 @@ def plan_run(
     for name in params.tasks:
         registry.info(name)
     _check_wishes(params)
+    if params.cluster == AUTO:
+        params = params.model_copy(update={"cluster": first_to_start(params.max_job_hours)})
     profile = profile_named(params.cluster)
+    check_filled_in(profile)
     num_shards = choose_num_shards(
         params.num_shards, profile.defaults.num_shards, profile.limits.max_shards
     )
@@ -71,6 +80,41 @@ def plan_run(
         dag_run_id=dag_run_id,
         balance=params.balance or profile.defaults.balance,
     )
+
+
+def first_to_start(max_job_hours: float | None) -> str:
+    """Return the cluster on which a shard would start first, among those with a connection.
+
+    Raises:
+        UserError: none of them takes the job; the sentence has each one's reason.
+    """
+    starts: dict[str, datetime] = {}
+    reasons: list[str] = []
+    for name in profile_names(current_settings().clusters):
+        try:
+            profile = profile_named(name)
+            check_filled_in(profile)
+            starts[name] = asyncio.run(_expected_start(profile, max_job_hours))
+        except NoConnectionError:
+            continue
+        except (UserError, TransportError) as error:
+            reasons.append(f"{name}: {str(error).rstrip('.')}")
+    for name, start in starts.items():
+        log.info("On %s a shard would start at %s", name, start.isoformat(" ", "minutes"))
+    for reason in reasons:
+        log.info("Left out: %s", reason)
+    if not starts:
+        why = f": {'; '.join(reasons)}" if reasons else ", as Airflow has no connection to any"
+        raise UserError(f"No cluster can take the run{why}.")
+    return min(starts, key=lambda name: starts[name])
+
+
+async def _expected_start(profile: ClusterProfile, max_job_hours: float | None) -> datetime:
+    minutes = choose_job_minutes(
+        max_job_hours, profile.defaults.max_job_hours, profile.limits.max_job_hours
+    )
+    async with open_transport(profile) as transport:
+        return await expected_start(transport, profile, minutes, current_settings().templates)
 
 
 def _check_wishes(params: RunParams) -> None:

@@ -2,12 +2,17 @@
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from nightshard.benchmarks import registry
 from nightshard.benchmarks.base import Problem
 from nightshard.benchmarks.judges.sandbox.bubblewrap import check_sandbox
 from nightshard.benchmarks.requests import build_requests
+from nightshard.core.checkpoints import checkpoint_of
 from nightshard.core.errors import UserError
 from nightshard.core.hashing import content_id
 from nightshard.core.plan import check_shard_count, split_into_shards, with_past_lengths
@@ -20,7 +25,10 @@ from nightshard.results.answers import known_answers
 from nightshard.results.arrow import planned_table, problems_to_table, requests_to_table
 from nightshard.results.database import open_database
 from nightshard.results.lengths import past_lengths
-from nightshard.results.store import read_json, write_json, write_table
+from nightshard.results.store import RunStore, read_json, write_json, write_table
+
+if TYPE_CHECKING:
+    from nightshard.core.scaling import Pace
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +54,63 @@ def prepare(plan: Json) -> Json:
                 "trigger a new run instead of clearing this one."
             )
         return prepared
+    asked = asked_now(run, store)
+    problems, requests, missing = asked.problems, asked.requests, asked.missing
+    known, world_size = asked.known, asked.world_size
+    answered = known.num_rows
+    shards = split_into_shards(missing, world_size) if missing else []
+    for rank, shard in enumerate(shards):
+        write_table(store.input(rank, world_size), requests_to_table(shard))
+    write_table(store.problems, problems_to_table(problems))
+    write_table(store.requests, planned_table(requests, shards))
+    write_table(store.folder / "reused.parquet", known)
+    write_json(store.spec, run.spec(max(world_size, 1)))
+    prepared = {
+        "plan": plan,
+        "requests": len(requests),
+        "reused": answered,
+        "world_size": world_size,
+        "rows": [len(shard) for shard in shards],
+    }
+    write_json(done, prepared)
+    log.info(
+        "%d requests, %d answered already, %d to generate in %d shards",
+        len(requests),
+        answered,
+        len(missing),
+        world_size,
+    )
+    return prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a run asks.
+
+    Attributes:
+        problems: by benchmark.
+        requests: all of them.
+        known: answers that exist already, a table.
+        missing: requests without one, with what their answers are expected to take.
+        world_size: into how many shards these are cut.
+    """
+
+    problems: Mapping[str, Sequence[Problem]]
+    requests: Sequence[Request]
+    known: pa.Table
+    missing: Sequence[Request]
+    world_size: int
+
+
+def asked_now(run: RunPlan, store: RunStore) -> Asked:
+    """Load the questions and look up the answers that exist; writes nothing.
+
+    Raises:
+        UserError: see :func:`prepare`.
+    """
     _check_sandbox(run)
     problems, requests = _ask(run.params)
-    if run.params.num_shards is not None:
+    if isinstance(run.params.num_shards, int):
         check_shard_count(run.num_shards, len(requests))
     known = known_answers(
         store.root,
@@ -61,30 +123,41 @@ def prepare(plan: Json) -> Json:
         (request for request in requests if request.request_id not in answered),
         past_lengths(store.root, run.params.tasks),
     )
-    world_size = min(run.num_shards, len(missing))
-    shards = split_into_shards(missing, world_size) if missing else []
-    for rank, shard in enumerate(shards):
-        write_table(store.input(rank, world_size), requests_to_table(shard))
-    write_table(store.problems, problems_to_table(problems))
-    write_table(store.requests, planned_table(requests, shards))
-    write_table(store.folder / "reused.parquet", known)
-    write_json(store.spec, run.spec(max(world_size, 1)))
-    prepared = {
-        "plan": plan,
-        "requests": len(requests),
-        "reused": len(answered),
-        "world_size": world_size,
-        "rows": [len(shard) for shard in shards],
-    }
-    write_json(done, prepared)
-    log.info(
-        "%d requests, %d answered already, %d to generate in %d shards",
-        len(requests),
-        len(answered),
-        len(missing),
-        world_size,
+    wanted = _wanted_shards(run, missing) if run.params.chooses_shards else run.num_shards
+    return Asked(problems, requests, known, missing, min(wanted, len(missing)))
+
+
+def pace_of(run: RunPlan) -> "Pace | None":
+    """Return how quickly like models went on the run's cluster; None where nobody knows."""
+    from nightshard.results.pace import known_pace
+
+    return known_pace(
+        open_database(current_settings().database_url),
+        run.params.cluster,
+        name=run.model_name,
+        family=checkpoint_of(run.params.model, run.params.revision).family,
+        weights_bytes=run.model.weights_bytes,
     )
-    return prepared
+
+
+def _wanted_shards(run: RunPlan, missing: Sequence[Request]) -> int:
+    from nightshard.core.scaling import choose_shards
+
+    pace = pace_of(run)
+    if pace is None:
+        log.info("No earlier run tells how many shards are best; taking %d", run.num_shards)
+        return run.num_shards
+    most = profile_of(run).limits.max_shards or len(missing)
+    tokens = sum(one.expected_tokens or one.sampling.max_tokens for one in missing)
+    chosen = choose_shards(pace, tokens, run.params.optimise or "balanced", max(most, 1))
+    log.info(
+        "%d shards: %d output tokens are expected, a shard starts in %.0f s (%d earlier runs)",
+        chosen,
+        tokens,
+        pace.startup,
+        pace.runs,
+    )
+    return chosen
 
 
 def claim(plan: Json, deployment: str, dag_id: str, going: Callable[[str, str], bool]) -> list[str]:

@@ -44,6 +44,7 @@ def record(prepared: Json, dag_id: str) -> Json:
                 path=run.model.path,
                 family=checkpoint.family,
                 step=checkpoint.step,
+                weights_bytes=run.model.weights_bytes,
             ),
             fingerprint=run.fingerprint,
             fingerprint_content=run.fingerprint_content,

@@ -1,0 +1,1 @@
+"""Where new checkpoints are found: the Hub, a cluster's folders, a table."""
