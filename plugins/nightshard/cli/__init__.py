@@ -7,6 +7,7 @@ import click
 
 from nightshard import __version__
 from nightshard.cli.cancel import cancel
+from nightshard.cli.cluster import cluster
 from nightshard.cli.compare import compare
 from nightshard.cli.doctor import doctor
 from nightshard.cli.gate import gate
@@ -15,11 +16,13 @@ from nightshard.cli.import_scores import import_scores
 from nightshard.cli.launch import launch
 from nightshard.cli.local import local_cluster, quickstart, stop_everything, worker_env
 from nightshard.cli.logs import logs
+from nightshard.cli.models import models
 from nightshard.cli.publish import publish
 from nightshard.cli.rescore import rescore
 from nightshard.cli.results import db, results
 from nightshard.cli.serve import serve
 from nightshard.cli.status import status
+from nightshard.cli.sweep import sweep
 from nightshard.cli.worker_bundle import worker_bundle
 from nightshard.core.errors import NightshardError
 
@@ -37,8 +40,17 @@ def cli() -> None:
 
 
 for command in (
-    *(launch, status, logs, cancel, results, rescore, compare, gate, publish, serve, db),
-    *(import_answers, import_scores, doctor, local_cluster, quickstart, stop_everything),
+    *(launch, sweep, status, logs, cancel, results, rescore, compare, gate, publish, serve, db),
+    *(
+        import_answers,
+        import_scores,
+        doctor,
+        cluster,
+        models,
+        local_cluster,
+        quickstart,
+        stop_everything,
+    ),
     *(worker_env, worker_bundle),
 ):
     cli.add_command(command)

@@ -1,11 +1,12 @@
 """The few calls of Airflow's REST API that the command line makes."""
 
+import copy
 import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -51,6 +52,7 @@ class AirflowApi:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
+        self.dag_id = DAG_ID
         try:
             self._client = httpx.Client(base_url=self.url, timeout=30, transport=transport)
         except httpx.InvalidURL as error:
@@ -69,9 +71,15 @@ class AirflowApi:
         self._check(answer)
         self._client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
+    def of_dag(self, dag_id: str) -> Self:
+        """Return a client whose calls are about another DAG."""
+        other = copy.copy(self)
+        other.dag_id = dag_id
+        return other
+
     def dag_exists(self) -> bool:
-        """Say whether Airflow has parsed the DAG ``evaluate``."""
-        answer = self._send("GET", f"/api/v2/dags/{DAG_ID}")
+        """Say whether Airflow has parsed the DAG."""
+        answer = self._send("GET", f"/api/v2/dags/{self.dag_id}")
         if answer.status_code == httpx.codes.NOT_FOUND:
             return False
         self._check(answer)
@@ -95,7 +103,7 @@ class AirflowApi:
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
         for pause in (*TRIGGER_PAUSES_S, None):
             try:
-                answer = self._send("POST", f"/api/v2/dags/{DAG_ID}/dagRuns", json=body)
+                answer = self._send("POST", f"/api/v2/dags/{self.dag_id}/dagRuns", json=body)
             except SilentAirflowError:
                 if pause is None:
                     raise
@@ -116,7 +124,7 @@ class AirflowApi:
         seen = 0
         while True:
             page = self._json(
-                f"/api/v2/dags/{DAG_ID}/dagRuns",
+                f"/api/v2/dags/{self.dag_id}/dagRuns",
                 order_by="-run_after",
                 limit=RUNS_PER_PAGE,
                 offset=seen,
@@ -132,7 +140,7 @@ class AirflowApi:
         It comes from the pages, since who may read runs may not always read Airflow's variables.
         """
         try:
-            found = self._pages("GET", f"{PAGES}/dags/{DAG_ID}/deployment")["deployment"]
+            found = self._pages("GET", f"{PAGES}/dags/{self.dag_id}/deployment")["deployment"]
         except NoSuchError:
             return None
         return None if found is None else str(found)
@@ -191,7 +199,7 @@ class AirflowApi:
         Raises:
             UserError: there is none.
         """
-        found = self._json(f"/api/v2/dags/{DAG_ID}/dagRuns", order_by="-run_after", limit=1)
+        found = self._json(f"/api/v2/dags/{self.dag_id}/dagRuns", order_by="-run_after", limit=1)
         if not found["dag_runs"]:
             raise UserError("The DAG 'evaluate' has not run yet; `nightshard launch` runs it.")
         return str(found["dag_runs"][0]["dag_run_id"])
@@ -250,13 +258,13 @@ class AirflowApi:
 
     def page(self, run_id: str) -> str:
         """Return the address of a run's page."""
-        return f"{self.url}/dags/{DAG_ID}/runs/{quote(run_id, safe=':+')}"
+        return f"{self.url}/dags/{self.dag_id}/runs/{quote(run_id, safe=':+')}"
 
     def _run(self, run_id: str) -> str:
-        return f"/api/v2/dags/{DAG_ID}/dagRuns/{quote(run_id, safe='')}"
+        return f"/api/v2/dags/{self.dag_id}/dagRuns/{quote(run_id, safe='')}"
 
     def _pages_of(self, run_id: str) -> str:
-        return f"{PAGES}/dags/{DAG_ID}/runs/{quote(run_id, safe='')}"
+        return f"{PAGES}/dags/{self.dag_id}/runs/{quote(run_id, safe='')}"
 
     def _pages(self, method: str, path: str, **params: Any) -> dict[str, Any]:
         headers = {"Accept": "application/json"}

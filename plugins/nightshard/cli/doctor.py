@@ -1,5 +1,7 @@
 """``nightshard doctor``: what works on this machine, and a remedy for what does not."""
 
+import asyncio
+import functools
 import importlib.util
 import os
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from nightshard.cli.reach import ssh_option, transport_to
 from nightshard.core.errors import NightshardError, UserError
 from nightshard.core.settings import Settings
 
@@ -83,14 +86,53 @@ CHECKS: dict[str, Check] = {
 
 
 @click.command()
-def doctor() -> None:
-    """Check this machine; exit code 1 where something does not work."""
+@click.option("--cluster", help="Check this cluster instead, by a profile's name.")
+@ssh_option
+@click.option("--model-name", "model", help="Let the last check's job ask this model.")
+@click.option("--wait", default=900.0, show_default=True, help="Seconds for that job.")
+@click.option("--no-job", is_flag=True, help="Leave that job out.")
+def doctor(
+    cluster: str | None, ssh: str | None, model: str | None, wait: float, no_job: bool
+) -> None:
+    """Check this machine, or a cluster from the login to a job that answers a question.
+
+    Exit code 1 where something does not work.
+    """
+    settings = Settings.from_env(os.environ)
+    if cluster is not None:
+        last = None if no_job else (model, wait)
+        if not asyncio.run(_examine_cluster(settings, cluster, ssh, last)):
+            sys.exit(1)
+        return
     sick = 0
-    for name, well, sentence in examine(Settings.from_env(os.environ)):
+    for name, well, sentence in examine(settings):
         sick += not well
         click.secho(f"{'ok  ' if well else 'FAIL'} {name}: {sentence}", fg=None if well else "red")
     if sick:
         sys.exit(1)
+
+
+async def _examine_cluster(
+    settings: Settings, name: str, ssh: str | None, last: tuple[str | None, float] | None
+) -> bool:
+    from nightshard.cli.trial import one_question
+    from nightshard.clusters.examination import LOGIN_CHECKS, Patient
+    from nightshard.clusters.examination import examine as examine_cluster
+    from nightshard.clusters.profile import load_named
+
+    profile = load_named(settings.clusters, name, settings.variables(os.environ))
+    checks = LOGIN_CHECKS
+    if last is not None:
+        job = functools.partial(one_question, model=last[0], wait_s=last[1])
+        checks += (("job", ("packages", "acceptance", "work folder"), job),)
+    well = True
+    async with transport_to(profile, ssh, settings) as transport:
+        patient = Patient(profile, transport, settings.worker_source, settings.templates)
+        async for what, fine, sentence in examine_cluster(patient, checks):
+            well &= bool(fine)
+            mark = {True: "ok  ", False: "FAIL", None: "-   "}[fine]
+            click.secho(f"{mark} {what}: {sentence}", fg=None if fine else "red")
+    return well
 
 
 def examine(settings: Settings) -> Iterator[tuple[str, bool, str]]:

@@ -191,7 +191,7 @@ def launch(watchdog: bool, **values: Any) -> None:
     params = check_params(values, settings)
     console = Console()
     api = api_from_environment(local_api_access(settings))
-    run_id = trigger(api, params, console)
+    run_id = trigger(api, json.loads(params.model_dump_json()), console)
     if not watchdog and not params.dry_run:
         console.print(f"Running; follow it at {api.page(run_id)}", highlight=False, soft_wrap=True)
         return
@@ -202,7 +202,7 @@ def launch(watchdog: bool, **values: Any) -> None:
         click.echo(closing_line(summary))
 
 
-def trigger(api: Any, params: RunParams, console: Console) -> str:
+def trigger(api: Any, conf: Mapping[str, Any], console: Console) -> str:
     """Wait until Airflow knows the DAG, then start a run and return its id.
 
     Raises:
@@ -213,12 +213,12 @@ def trigger(api: Any, params: RunParams, console: Console) -> str:
         if time.monotonic() > deadline:
             errors = api.import_errors()
             raise UserError(
-                "Airflow does not know the DAG 'evaluate'; check that its dags folder is this "
+                f"Airflow does not know the DAG {api.dag_id!r}; check that its dags folder is this "
                 "project's dags/." + (f"\n{errors[0]}" if errors else "")
             )
         time.sleep(1)
-    run_id: str = api.trigger(json.loads(params.model_dump_json()))
-    console.print(f"Started [bold]{run_id}[/] of the DAG evaluate", highlight=False)
+    run_id: str = api.trigger(conf)
+    console.print(f"Started [bold]{run_id}[/] of the DAG {api.dag_id}", highlight=False)
     return run_id
 
 

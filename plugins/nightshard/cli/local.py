@@ -125,7 +125,7 @@ def quickstart(force: bool, torch_index: str | None) -> None:
         "force": force,
     }
     api = api_from_environment(_access(airflow))
-    run_id = trigger(api, check_params(values, settings), console)
+    run_id = trigger(api, json.loads(check_params(values, settings).model_dump_json()), console)
     console.print(f"Follow it at {api.page(run_id)}", highlight=False, soft_wrap=True)
     summary = watch(api, run_id, console)
     console.print(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Awaitable, Callable
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -10,6 +11,9 @@ from nightshard.clusters.remote_python import last_line, run_worker_python
 from nightshard.clusters.transport import Transport
 from nightshard.core.errors import UserError
 from nightshard.core.fingerprint import ModelDescription
+
+Fetch = Callable[[str, str], Awaitable[str]]
+"""Takes a Hub id and a revision, and returns the folder on the cluster."""
 
 DOWNLOAD_TIMEOUT_S = 3600.0
 DEFAULT_REVISION = "main"
@@ -28,19 +32,31 @@ _LOOK_UP = """\
 cache="$1/models--$2"
 if [ -f "$cache/refs/$3" ]; then commit=$(cat "$cache/refs/$3"); else commit=$3; fi
 for folder in "$1/$2/$3" "$cache/snapshots/$commit"; do
-  if [ -f "$folder/$4" ]; then printf '%s\\n' "$folder"; exit 0; fi
+  if [ -f "$folder/$4" ]; then
+    touch "$folder/.nightshard-used" 2>/dev/null
+    printf '%s\\n' "$folder"; exit 0
+  fi
 done
 exit 1
 """
 
 # Arguments: Hub id, revision, models folder.
 _DOWNLOAD = """\
-import sys
+import os, pathlib, shutil, sys
 try:
     from huggingface_hub import HfApi, snapshot_download
     model, revision, folder = sys.argv[1:]
-    commit = HfApi().model_info(model, revision=revision).sha
-    print(snapshot_download(model, revision=commit, cache_dir=folder))
+    info = HfApi().model_info(model, revision=revision, files_metadata=True)
+    done = os.path.join(folder, "models--" + model.replace("/", "--"), "snapshots", info.sha)
+    size = 0 if os.path.isdir(done) else sum(one.size or 0 for one in info.siblings)
+    os.makedirs(folder, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        gib = 1 << 30
+        sys.exit(f"it takes {size / gib:.1f} GiB and {folder} has {free / gib:.1f} GiB free")
+    found = snapshot_download(model, revision=info.sha, cache_dir=folder)
+    pathlib.Path(found, ".nightshard-used").touch()
+    print(found)
 except ImportError:
     raise
 except Exception as error:
@@ -55,8 +71,12 @@ async def resolve_model(
     revision: str | None = None,
     *,
     holds: str = WEIGHTS_FILE,
+    fetch: Fetch | None = None,
 ) -> str:
-    """Find a model's folder on the cluster; fetch it where the profile says ``download: login``.
+    """Find a model's folder on the cluster, or have it fetched as the profile says.
+
+    A fetched model lies under its commit. The Hub's client locks each file, resumes what was cut
+    and checks sizes and checksums; the room on disk is looked at first.
 
     Args:
         transport: connection to the login node.
@@ -65,6 +85,7 @@ async def resolve_model(
             for as ``<models.dir>/<org>--<name>/<revision>`` and in the layout of the Hub's cache.
         revision: branch, tag or commit of a Hub id; ``main`` by default.
         holds: file by which its folder is known.
+        fetch: fetches it where the profile's ``download`` is not ``login``.
 
     Returns:
         Absolute remote path.
@@ -84,12 +105,14 @@ async def resolve_model(
         raise UserError(f"{revision!r} is no revision; give a branch, a tag or a commit.")
     arguments = [profile.models.dir, model.replace("/", "--"), revision, holds]
     found = await transport.run(["sh", "-c", _LOOK_UP, "look-up", *arguments], idempotent=True)
-    login = profile.models.download == "login"
+    fetched = profile.models.download != "none"
     # A commit stays what it is; a branch moves, so the Hub is asked although a copy is here.
-    if found.ok and (not login or _COMMIT.fullmatch(revision)):
+    if found.ok and (not fetched or _COMMIT.fullmatch(revision)):
         return found.stdout.strip()
-    if login:
-        return await _download(transport, profile, model, revision)
+    if fetched and fetch is not None:
+        return await fetch(model, revision)
+    if fetched:
+        return await download(transport, profile, model, revision)
     raise UserError(
         f"The model {model} at revision {revision} is not on cluster {profile.name!r}: nothing in "
         f"{profile.models.dir}, and the profile allows no download; copy it to "
@@ -113,9 +136,15 @@ async def _folder(
     return found.stdout.strip()
 
 
-async def _download(
+async def download(
     transport: Transport, profile: ClusterProfile, model: str, revision: str
 ) -> str:
+    """Fetch a model from the Hub on the node that a transport leads to; return its folder.
+
+    Raises:
+        UserError: it could not be fetched, or the disk has no room for it.
+        TransportError: the connection failed.
+    """
     result = await run_worker_python(
         transport,
         profile,

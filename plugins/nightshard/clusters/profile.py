@@ -76,10 +76,15 @@ class Worker(Section):
 
 
 class Models(Section):
-    """Where models lie on the cluster, and whether its login node can fetch them."""
+    """Where models lie on the cluster, and who fetches them from the Hub.
+
+    ``login``: the login node; ``transfer``: the node of ``transfer_conn_id``, which sees the same
+    folder; ``airflow``: Airflow's worker, which copies them there over SFTP.
+    """
 
     dir: RemotePath
-    download: Literal["none", "login"] = "none"
+    download: Literal["none", "login", "transfer", "airflow"] = "none"
+    transfer_conn_id: str | None = None
 
 
 class Defaults(Section):
@@ -257,6 +262,9 @@ def _contradictions(profile: ClusterProfile) -> Iterator[tuple[KeyPath, str]]:
     """Yield what does not go together, with the key at which it is said."""
     if profile.polling.floor_s > profile.polling.ceiling_s:
         yield ("polling", "floor_s"), "polling.floor_s is above polling.ceiling_s; swap them."
+    if profile.models.download == "transfer" and profile.models.transfer_conn_id is None:
+        sentence = "models.transfer_conn_id is missing; name the transfer node's connection."
+        yield ("models", "download"), sentence
     if profile.scoring.where == "slurm" and profile.scoring.python is None:
         sentence = "scoring.python is missing; name the Python on the cluster that judges."
         yield ("scoring", "where"), sentence

@@ -88,4 +88,4 @@ class EvaluateCheckpointOperator(TriggerDagRunOperator):
     def _state(ti: Any, run_id: str) -> str | None:
         if not ti.get_dr_count(EVALUATE, run_ids=[run_id]):
             return None
-        return str(ti.get_dagrun_state(EVALUATE, run_id))
+        return DagRunState(ti.get_dagrun_state(EVALUATE, run_id)).value

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from nightshard.results.board import Curve
 from nightshard.results.scaling import Scaling
+from nightshard.web.timeline import Timeline
 
 MAX_CURVES = 10
 
@@ -53,6 +54,27 @@ def plot_scaling(scaling: Scaling, *, dark: bool) -> bytes:
     axes.set_ylabel("hours")
     axes.set_xticks(shards)
     axes.set_ylim(bottom=0)
+    return _svg(figure, axes, colours)
+
+
+_KINDS = {"queued": "#9aa4ae", "load": "#e69f00", "generate": "#0072b2", "idle": "#d9dee3"}
+_KINDS["lost"] = "#d55e00"
+
+
+def plot_timelines(runs: Sequence[tuple[str, Timeline]], *, dark: bool) -> bytes:
+    """Draw the shards of several runs as bars over time, in seconds since each run's start."""
+    figure, axes, colours = _figure(dark=dark)
+    lanes = [(title, lane) for title, line in runs for lane in line.lanes]
+    figure.set_size_inches(8, max(2.5, 0.6 + 0.22 * len(lanes)))
+    shown: set[str] = set()
+    for row, (_, lane) in enumerate(lanes):
+        for bar in lane.bars:
+            label = None if bar.kind in shown else bar.kind
+            shown.add(bar.kind)
+            axes.barh(row, bar.seconds, left=bar.begin, color=_KINDS[bar.kind], label=label)
+    axes.set_yticks(range(len(lanes)), [f"{title}: {lane.rank + 1}" for title, lane in lanes])
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds since the run's start")
     return _svg(figure, axes, colours)
 
 

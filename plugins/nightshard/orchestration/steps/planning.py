@@ -24,6 +24,7 @@ from nightshard.core.run_plan import (
     choose_num_shards,
 )
 from nightshard.orchestration.connections import NoConnectionError, open_transport
+from nightshard.orchestration.fetching import fetcher
 from nightshard.orchestration.steps import current_settings, layout_of, profile_named
 
 log = logging.getLogger(__name__)
@@ -135,11 +136,14 @@ async def _ask_cluster(
             return worker, await describe_model(
                 transport, profile, worker, _served_name(params), engine=engine
             )
-        path = await resolve_model(transport, profile, params.model, params.revision)
+        fetch = fetcher(transport, profile)
+        path = await resolve_model(transport, profile, params.model, params.revision, fetch=fetch)
         adapter = None
         if params.adapter is not None:
             name, revision = split_revision(params.adapter)
-            adapter = await resolve_model(transport, profile, name, revision, holds=ADAPTER_FILE)
+            adapter = await resolve_model(
+                transport, profile, name, revision, holds=ADAPTER_FILE, fetch=fetch
+            )
         return worker, await describe_model(
             transport, profile, worker, path, engine=engine, adapter=adapter
         )
