@@ -42,13 +42,13 @@ test: setup worker-env lint ## Run every check and every test
 	  exec $(BIN)/python -m pytest $(PYTEST_ARGS)
 	fi
 	log=$(STATE)/test-faults.log
-	$(BIN)/python -m pytest tests/faults tests/integration/local >"$$log" 2>&1 &
+	$(BIN)/python -m pytest tests/faults tests/integration/local tests/nights >"$$log" 2>&1 &
 	second=$$!
 	trap 'kill $$second 2>/dev/null' INT TERM
 	failed=0
-	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/integration/local || failed=$$?
+	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/integration/local --ignore=tests/nights || failed=$$?
 	wait $$second || failed=$$?
-	echo "» the other half: tests/faults and tests/integration/local"
+	echo "» the other half: tests/faults, tests/integration/local and tests/nights"
 	cat "$$log"
 	exit $$failed
 
@@ -64,6 +64,10 @@ reliability: setup worker-env ## Break things on purpose and write docs/reliabil
 	@mkdir -p $(STATE)/reliability
 	export NIGHTSHARD_RELIABILITY_DIR=$(STATE)/reliability
 	$(BIN)/python -m pytest tests/faults --write-reliability $(PYTEST_ARGS)
+
+.PHONY: docs
+docs: setup ## Build the docs as a site, without a warning, in .nightshard/site
+	@$(BIN)/zensical build --strict
 
 .PHONY: judges
 judges: setup ## Compare the judges with others and write docs/judges.md anew
@@ -101,7 +105,7 @@ setup: .venv/.ready ## Make the control plane's environment from the lock
 .PHONY: lock
 lock: ## Write the locks anew from the two pyproject files
 	@$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate \
-	  --extra postgres --extra lm-eval --group dev pyproject.toml --output-file requirements.lock
+	  --extra celery --extra postgres --extra lm-eval --group dev pyproject.toml --output-file requirements.lock
 	cd shard_worker
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate \
 	  --extra vllm pyproject.toml --output-file requirements.lock

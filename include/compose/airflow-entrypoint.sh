@@ -1,5 +1,6 @@
 #!/bin/sh
-# Starts one of Airflow's services: init, api-server, scheduler, triggerer or dag-processor.
+# Starts one of Airflow's services: init, api-server, scheduler, triggerer, dag-processor or
+# celery-worker.
 # Anything else is run as a command in the same environment.
 set -eu
 
@@ -8,7 +9,7 @@ if [ -f "$NIGHTSHARD_STATE/local-cluster/cluster.json" ]; then
   export AIRFLOW_CONN_NIGHTSHARD_LOCAL
 fi
 
-case "${1:?name a service: init, api-server, scheduler, triggerer or dag-processor}" in
+case "${1:?name a service: init, api-server, scheduler, triggerer, dag-processor or celery-worker}" in
   init)
     airflow db migrate
     exec nightshard db upgrade
@@ -22,6 +23,9 @@ case "${1:?name a service: init, api-server, scheduler, triggerer or dag-process
       > "$AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE")
     unset AIRFLOW_ADMIN_PASSWORD
     exec airflow api-server
+    ;;
+  celery-worker)
+    exec airflow celery worker --concurrency "${CELERY_CONCURRENCY:-4}"
     ;;
   scheduler | triggerer | dag-processor)
     exec airflow "$1"

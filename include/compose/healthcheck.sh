@@ -12,6 +12,10 @@ case "${1:?name a service}" in
   scheduler) exec airflow jobs check --job-type SchedulerJob --local ;;
   triggerer) exec airflow jobs check --job-type TriggererJob --local ;;
   dag-processor) exec airflow jobs check --job-type DagProcessorJob --local ;;
+  celery-worker)
+    exec celery --app airflow.providers.celery.executors.celery_executor.app \
+      inspect ping --timeout 20 --destination "celery@$(hostname)"
+    ;;
   *)
     echo "no such service: $1" >&2
     exit 2

@@ -10,6 +10,7 @@ from nightshard.cli.cancel import cancel
 from nightshard.cli.cluster import cluster
 from nightshard.cli.compare import compare
 from nightshard.cli.doctor import doctor
+from nightshard.cli.found import found
 from nightshard.cli.gate import gate
 from nightshard.cli.import_answers import import_answers
 from nightshard.cli.import_scores import import_scores
@@ -40,7 +41,21 @@ def cli() -> None:
 
 
 for command in (
-    *(launch, sweep, status, logs, cancel, results, rescore, compare, gate, publish, serve, db),
+    *(
+        launch,
+        sweep,
+        found,
+        status,
+        logs,
+        cancel,
+        results,
+        rescore,
+        compare,
+        gate,
+        publish,
+        serve,
+        db,
+    ),
     *(
         import_answers,
         import_scores,

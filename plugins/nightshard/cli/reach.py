@@ -53,7 +53,11 @@ def _as_ssh_would(host: str) -> dict[str, str]:
     program = shutil.which("ssh")
     if program is None:
         return {}
-    done = subprocess.run([program, "-G", host], check=False, capture_output=True, text=True)
+    own = Path("~/.ssh/config").expanduser()
+    # By itself ssh takes the home folder from the user database, whatever HOME says.
+    config = ["-F", str(own)] if own.exists() else []
+    command = [program, *config, "-G", host]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     pairs = (line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     return {key: value for key, value in pairs if key in {"hostname", "port", "user"}}
 

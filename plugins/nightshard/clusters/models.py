@@ -136,9 +136,7 @@ async def _folder(
     return found.stdout.strip()
 
 
-async def download(
-    transport: Transport, profile: ClusterProfile, model: str, revision: str
-) -> str:
+async def download(transport: Transport, profile: ClusterProfile, model: str, revision: str) -> str:
     """Fetch a model from the Hub on the node that a transport leads to; return its folder.
 
     Raises:

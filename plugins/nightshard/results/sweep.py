@@ -33,6 +33,8 @@ class Measured:
         tokens: output tokens.
         tokens_per_gpu_second: output tokens for each second that a GPU was held.
         run_key: of the run.
+        startup_seconds: mean of a shard's import and load.
+        busy_seconds: of all shards, whatever the GPUs of each.
     """
 
     shards: int
@@ -45,6 +47,7 @@ class Measured:
     tokens_per_gpu_second: float
     run_key: str
     startup_seconds: float
+    busy_seconds: float
 
 
 def measure(run: RunRecord) -> Measured | None:
@@ -57,7 +60,7 @@ def measure(run: RunRecord) -> Measured | None:
     busy = [(end - start).total_seconds() for start, end in zip(starts, ends, strict=True)]
     startup = [_startup(one) for one in shards]
     # Where no GPU was asked for, a shard counts as one.
-    gpu_seconds = sum(one.gpu_seconds or 0.0 for one in shards) or sum(busy)
+    gpu_seconds = float(sum(one.gpu_seconds or 0 for one in run.attempts)) or sum(busy)
     tokens = sum(one.output_tokens or 0 for one in shards)
     waits = [(start - run.started_at).total_seconds() for start in starts]
     return Measured(
@@ -71,6 +74,7 @@ def measure(run: RunRecord) -> Measured | None:
         tokens_per_gpu_second=tokens / max(gpu_seconds, 1e-9),
         run_key=run.run_key,
         startup_seconds=sum(startup) / len(startup),
+        busy_seconds=sum(busy),
     )
 
 
@@ -85,7 +89,7 @@ def observations(points: Sequence[Measured]) -> list[Observation]:
             one.shards,
             max(one.tokens, 1),
             one.span_seconds,
-            one.gpu_seconds,
+            one.busy_seconds,
             one.startup_seconds or None,
         )
         for one in points
