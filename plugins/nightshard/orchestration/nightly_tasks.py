@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, Param, task, task_group
@@ -69,7 +70,12 @@ def sources() -> list[str]:
     return list(finding.current_nightly().required().sources)
 
 
-@task(map_index_template="{{ task.op_kwargs['source'] }}", retries=2)
+@task(
+    map_index_template="{{ task.op_kwargs['source'] }}",
+    retries=2,
+    retry_delay=timedelta(seconds=10),
+    retry_exponential_backoff=False,
+)
 @one_sentence
 def find(source: str, **context: Any) -> list[Json]:
     """Ask a source what appeared in the interval."""

@@ -19,10 +19,21 @@ pytestmark = pytest.mark.unit
 
 COMPOSE = PROJECT_ROOT / "include" / "compose"
 FILE = PROJECT_ROOT / "docker-compose.yaml"
+WITH_CELERY = {"celery-worker", "redis"}
 LONG_RUNNING = {"postgres", "api-server", "scheduler", "triggerer", "dag-processor", "slurm"}
 SERVICE_KEYS = {
     *("build", "cap_drop", "command", "depends_on", "environment", "healthcheck", "hostname"),
-    *("image", "init", "ports", "restart", "security_opt", "stop_grace_period", "user", "volumes"),
+    *(
+        "image",
+        "init",
+        "ports",
+        "profiles",
+        "restart",
+        "security_opt",
+        "stop_grace_period",
+        "user",
+        "volumes",
+    ),
 }
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 SECRET_NAME = re.compile(r"PASSWORD$|SECRET|_KEY$|_CONN(_ASYNC)?$|DB_URL$")
@@ -58,7 +69,7 @@ def strings(value: object) -> Iterator[str]:
 
 
 def test_every_part_of_nightshard_is_a_service(services: dict[str, dict[str, Any]]) -> None:
-    assert services.keys() == LONG_RUNNING | {"init"}
+    assert services.keys() == LONG_RUNNING | WITH_CELERY | {"init"}
     for name, service in services.items():
         assert service.keys() <= SERVICE_KEYS, name
 
@@ -66,7 +77,7 @@ def test_every_part_of_nightshard_is_a_service(services: dict[str, dict[str, Any
 def test_what_runs_long_starts_again_after_a_fall_and_says_how_it_is(
     services: dict[str, dict[str, Any]],
 ) -> None:
-    for name in LONG_RUNNING:
+    for name in LONG_RUNNING | WITH_CELERY:
         assert services[name]["restart"] == "unless-stopped", name
         health = services[name]["healthcheck"]
         assert health["test"][0] == "CMD", name
@@ -78,7 +89,7 @@ def test_the_order_of_starting_is_database_then_tables_then_airflow(
     services: dict[str, dict[str, Any]],
 ) -> None:
     assert services["init"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("api-server", "scheduler", "triggerer", "dag-processor"):
+    for name in ("api-server", "scheduler", "triggerer", "dag-processor", "celery-worker"):
         assert services[name]["depends_on"] == {
             "init": {"condition": "service_completed_successfully"},
             "slurm": {"condition": "service_healthy"},
@@ -152,6 +163,36 @@ def test_airflow_reads_the_clusters_key_and_cannot_change_it(
         assert "cluster:/nightshard/local-cluster:ro" in services[name]["volumes"], name
 
 
+def test_celery_comes_only_with_its_profile(services: dict[str, dict[str, Any]]) -> None:
+    profiles = {name: s["profiles"] for name, s in services.items() if "profiles" in s}
+    assert profiles == dict.fromkeys(WITH_CELERY, ["celery"])
+    settings = parse_settings(COMPOSE / "env.example")
+    assert settings["AIRFLOW_EXECUTOR"] == "LocalExecutor"
+    assert settings["COMPOSE_PROFILES"] == ""
+    script = (COMPOSE / "airflow-entrypoint.sh").read_text()
+    for name, service in services.items():
+        if service["image"].startswith("nightshard-airflow"):
+            assert re.search(rf"^  (\S+ \| )*{service['command'][0]}( \| \S+)*\)$", script, re.M), (
+                name
+            )
+
+
+def test_the_helm_values_fit_the_image() -> None:
+    values = yaml.safe_load((PROJECT_ROOT / "include" / "helm" / "values.yaml").read_text())
+    dockerfile = (COMPOSE / "Dockerfile").read_text()
+    assert f"useradd --uid {values['uid']} --gid {values['gid']}" in dockerfile
+    for name in ("dags", "plugins"):
+        folder = values["config"]["core"][f"{name}_folder"]
+        assert f"AIRFLOW__CORE__{name.upper()}_FOLDER={folder}" in dockerfile
+    lock = (PROJECT_ROOT / "requirements.lock").read_text()
+    assert f"apache-airflow=={values['airflowVersion']} " in lock
+    assert values["executor"] == "KubernetesExecutor"
+    # Tasks run in pods that keep nothing.
+    variables = {one["name"]: one["value"] for one in values["env"]}
+    assert variables["NIGHTSHARD_STORE"].startswith("s3://")
+    assert {one["envName"] for one in values["secret"]} == {"NIGHTSHARD_DB_URL"}
+
+
 def test_only_the_page_is_published_and_on_loopback(services: dict[str, dict[str, Any]]) -> None:
     published = {name: s["ports"] for name, s in services.items() if "ports" in s}
     assert published == {"api-server": ["127.0.0.1:${AIRFLOW_PORT:-8080}:8080"]}
@@ -171,7 +212,7 @@ def test_made_settings_have_a_private_fresh_secret_everywhere(
 ) -> None:
     values = parse_settings(made_settings)
     secrets = [v for k, v in values.items() if re.search(r"(PASSWORD|SECRET|KEY)$", k)]
-    assert len({*secrets}) == len(secrets) == 5
+    assert len({*secrets}) == len(secrets) == 6
     assert all(len(secret) >= 44 for secret in secrets)
     assert values["POSTGRES_PASSWORD"].isalnum()
     assert made_settings.stat().st_mode & 0o077 == 0
