@@ -165,7 +165,7 @@ def test_airflow_reads_the_clusters_key_and_cannot_change_it(
 
 def test_celery_comes_only_with_its_profile(services: dict[str, dict[str, Any]]) -> None:
     profiles = {name: s["profiles"] for name, s in services.items() if "profiles" in s}
-    assert profiles == dict.fromkeys(WITH_CELERY, ["celery"])
+    assert profiles == {name: ["celery"] for name in WITH_CELERY}
     settings = parse_settings(COMPOSE / "env.example")
     assert settings["AIRFLOW_EXECUTOR"] == "LocalExecutor"
     assert settings["COMPOSE_PROFILES"] == ""
