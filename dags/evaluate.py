@@ -7,6 +7,7 @@ from airflow.sdk import dag
 
 from nightshard.core.settings import Settings
 from nightshard.orchestration import tasks
+from nightshard.orchestration.links import ASKED_BY, with_links
 from nightshard.orchestration.params import evaluate_form
 from nightshard.orchestration.scoring import ScoreOperator
 from nightshard.orchestration.shard import SHARD_LABEL, ShardSensor
@@ -32,7 +33,7 @@ settings = Settings.from_env(os.environ)
 )
 def evaluate() -> None:
     """Plan, prepare, stage, submit; watch the shards; collect, merge, score, record; and after."""
-    plan = tasks.plan()
+    plan = with_links(tasks.plan(), ASKED_BY)
     prepared = tasks.prepare_dataset(plan)
     staged = tasks.stage(prepared)
     shards = tasks.submit_shards(staged)

@@ -227,6 +227,13 @@ def test_a_source_that_cannot_be_reached_is_red_and_the_others_go_on(
     (run,) = (one for one in rest.runs("evaluate") if one["conf"]["model"] == str(made))
     assert run["state"] == "success"
     assert run["conf"]["asked_by"] == f"nightly/{night}"
+    # Each leads to the other.
+    its = f"dags/evaluate/dagRuns/{run['dag_run_id']}/taskInstances/plan/links"
+    back = rest.get(its)["extra_links"]["Asked by"]
+    assert back == f"/dags/nightly/runs/{night.replace('+', '+')}"
+    task = f"dags/nightly/dagRuns/{night}/taskInstances/echo.evaluate/links"
+    there = rest.get(task, map_index=0)["extra_links"]["Triggered DAG"]
+    assert there.endswith(f"/dags/evaluate/runs/{run['dag_run_id']}")
 
 
 def test_a_failed_evaluation_is_run_again_by_a_backfill_that_asks_for_it(

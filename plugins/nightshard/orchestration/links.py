@@ -78,4 +78,30 @@ class SlurmJobLink(BaseOperatorLink):
         return _link(ti_key, "job")
 
 
+@attrs.define()
+class AskedByLink(BaseOperatorLink):
+    """From an evaluation to the run of another DAG that asked for it."""
+
+    name: str = "Asked by"
+
+    def get_link(self, operator: "BaseOperator", *, ti_key: Any) -> str:
+        """Return the path of that run's page; empty where a person asked.
+
+        Airflow hands in the task instance itself, in the process that has just run the task.
+        """
+        asked = ti_key.get_template_context()["params"].get("asked_by") or ""
+        dag_id, separator, run_id = str(asked).partition("/")
+        if not separator:
+            return ""
+        return f"{_served_below()}/dags/{quote(dag_id)}/runs/{quote(run_id, safe=':+')}"
+
+
 SHARD_LINKS: tuple[BaseOperatorLink, ...] = (RemoteLogLink(), SlurmJobLink())
+
+ASKED_BY: tuple[BaseOperatorLink, ...] = (AskedByLink(),)
+
+
+def with_links(step: Any, links: tuple[BaseOperatorLink, ...]) -> Any:
+    """Give the task of a step its buttons; return the step."""
+    step.operator.operator_extra_links = links
+    return step

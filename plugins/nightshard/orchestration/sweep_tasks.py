@@ -54,10 +54,10 @@ def evaluate_each(planned: Any) -> Any:
     ).expand_kwargs(planned)
 
 
-@task
+@task(trigger_rule="all_done")
 @one_sentence
 def report(planned: list[Json]) -> Json:
-    """Compare the runs."""
+    """Compare the runs; one that failed is named, and the others are compared all the same."""
     from nightshard.orchestration.steps import sweeping
 
     return sweeping.report(list(planned))

@@ -23,17 +23,8 @@ WITH_CELERY = {"celery-worker", "redis"}
 LONG_RUNNING = {"postgres", "api-server", "scheduler", "triggerer", "dag-processor", "slurm"}
 SERVICE_KEYS = {
     *("build", "cap_drop", "command", "depends_on", "environment", "healthcheck", "hostname"),
-    *(
-        "image",
-        "init",
-        "ports",
-        "profiles",
-        "restart",
-        "security_opt",
-        "stop_grace_period",
-        "user",
-        "volumes",
-    ),
+    *("image", "init", "ports", "profiles", "restart", "security_opt", "stop_grace_period"),
+    *("user", "volumes"),
 }
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 SECRET_NAME = re.compile(r"PASSWORD$|SECRET|_KEY$|_CONN(_ASYNC)?$|DB_URL$")

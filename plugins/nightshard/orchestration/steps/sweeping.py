@@ -68,7 +68,10 @@ def report(planned: Sequence[Json]) -> Json:
     params = planned[0]["conf"]
     limit = profile_named(params["cluster"]).limits.max_shards or MOST
     title = f"{records[0].model.name} on {params['cluster']}, {records[0].requests} answers"
-    text = "\n".join([title, "", table(points), "", *_listed(words(points, limit))])
+    counts = {one["conf"]["num_shards"] for one in planned} - {one.shards for one in points}
+    failed = [f"Without a result: {', '.join(map(str, sorted(counts)))} shards."] if counts else []
+    sentences = [*words(points, limit), *failed]
+    text = "\n".join([title, "", table(points), "", *_listed(sentences)])
     scaling = Scaling(
         records[0].model.name,
         records[0].model.revision,
