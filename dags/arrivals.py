@@ -1,13 +1,12 @@
 """Evaluate checkpoints as they are announced by an event of an asset."""
 
 import os
-from datetime import timedelta
 
 from airflow.sdk import dag
 
 from nightshard.checkpoints.config import read_nightly
 from nightshard.core.settings import Settings
-from nightshard.orchestration import nightly_tasks
+from nightshard.orchestration import nightly_tasks, tasks
 
 settings = Settings.from_env(os.environ)
 night = read_nightly(settings.nightly, settings.variables(os.environ))
@@ -16,7 +15,7 @@ night = read_nightly(settings.nightly, settings.variables(os.environ))
 @dag(
     schedule=[nightly_tasks.CHECKPOINTS],
     tags=["nightshard", "evaluation"],
-    default_args={"owner": "nightshard", "retries": 5, "retry_delay": timedelta(seconds=20)},
+    default_args=tasks.PATIENT,
     is_paused_upon_creation=False,
     max_active_runs=16,
     doc_md=nightly_tasks.ARRIVALS_DOC,

@@ -1,7 +1,6 @@
 """Evaluate one checkpoint: questions out, one Slurm array, answers and scores back."""
 
 import os
-from datetime import timedelta
 
 from airflow.sdk import dag
 
@@ -19,14 +18,7 @@ settings = Settings.from_env(os.environ)
     schedule=None,
     params=evaluate_form(settings),
     tags=["nightshard", "evaluation"],
-    default_args={
-        "owner": "nightshard",
-        # A login node may be down for minutes; bad input and lost shards fail without a retry.
-        "retries": 5,
-        "retry_delay": timedelta(seconds=20),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=5),
-    },
+    default_args=tasks.PATIENT,
     is_paused_upon_creation=False,
     max_active_runs=16,
     doc_md=tasks.EVALUATE_DOC,

@@ -1,13 +1,13 @@
 """Every night: find the checkpoints that appeared, and evaluate each."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from airflow.sdk import CronDataIntervalTimetable, dag
 
 from nightshard.checkpoints.config import read_nightly
 from nightshard.core.settings import Settings
-from nightshard.orchestration import nightly_tasks
+from nightshard.orchestration import nightly_tasks, tasks
 
 settings = Settings.from_env(os.environ)
 night = read_nightly(settings.nightly, settings.variables(os.environ))
@@ -22,13 +22,7 @@ config = night.config
     catchup=False,
     params=nightly_tasks.nightly_form(),
     tags=["nightshard", "evaluation"],
-    default_args={
-        "owner": "nightshard",
-        "retries": 5,
-        "retry_delay": timedelta(seconds=20),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=5),
-    },
+    default_args=tasks.PATIENT,
     # A person switches it on when the sources are as they should be.
     is_paused_upon_creation=True,
     max_active_runs=16,

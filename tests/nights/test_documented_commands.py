@@ -21,11 +21,11 @@ TINY = ("--tasks", "Starter", "--limit", "3", "--publish", "no")
 ELSEWHERE = {
     r"make quickstart$": ".ci/run",
     r"make (test|setup|lint|docs)\b": ".ci/run",
-    r"\.venv/bin/pre-commit install": "CONTRIBUTING.md",
+    r"pre-commit install": "CONTRIBUTING.md",
     r"make (reliability|judges)": "docs/",
     r"make perf ": "perf/",
     r"export |tar |cp |curl ": "shell",
-    r"\.venv/bin/alembic ": "tests/unit/results_db/test_sqlite_database.py",
+    r"alembic ": "tests/unit/results_db/test_sqlite_database.py",
     r"nightshard doctor --cluster": "tests/integration/clusters/test_examination.py",
     r"nightshard cluster new": "tests/integration/clusters/test_new_cluster.py",
     r"nightshard local-cluster": "tests/integration/local/test_life_of_a_cluster.py",

@@ -34,11 +34,14 @@ def pages() -> list[Path]:
 
 
 def commands() -> Iterator[Command]:
-    """Yield the commands of all pages; what stands in brackets is taken as given."""
+    """Yield the commands of all pages; what stands in brackets is taken as given.
+
+    Some pages name our own programs by their folder, others do not.
+    """
     for page in pages():
         name = page.relative_to(PROJECT_ROOT).as_posix()
         for block in _BLOCK.findall(page.read_text("utf-8")):
             for line in re.sub(r"\\\n\s*", "", block).splitlines():
                 bare = _OPTIONAL.sub(r"\1", re.sub(r"\s+#.*", "", line)).strip()
                 if bare:
-                    yield Command(name, bare)
+                    yield Command(name, bare.removeprefix(".venv/bin/"))

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from nightshard.clusters.transport import Transport
     from nightshard.publish.account import HubAccount
 
-__all__ = ["NoConnectionError", "check_host_key_is_checked", "hub_account", "open_transport"]
+__all__ = [
+    "NoConnectionError",
+    "check_host_key_is_checked",
+    "hub_account",
+    "is_connected",
+    "open_transport",
+]
 
 HUB = "nightshard_hub"
 """Airflow's connection to the Hugging Face Hub."""
@@ -99,6 +105,18 @@ async def _read(connection_id: str, needed_by: str) -> ConnectionValues:
     return ConnectionValues(
         connection_id, found.host, found.port, found.login, found.password, found.extra_dejson
     )
+
+
+def is_connected(connection_id: str) -> bool:
+    """Say whether Airflow has a connection of this name. Call it inside a task."""
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        Connection.get(connection_id)
+    except AirflowNotFoundException:
+        return False
+    return True
 
 
 def hub_account() -> "HubAccount | None":

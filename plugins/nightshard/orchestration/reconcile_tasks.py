@@ -8,7 +8,6 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from nightshard.clusters.errors import LoginError, TransportError
 from nightshard.clusters.reconcile import GRACE_S
-from nightshard.orchestration.connections import NoConnectionError
 from nightshard.orchestration.tasks import Json, one_sentence
 
 log = logging.getLogger(__name__)
@@ -42,10 +41,11 @@ def reconcile_form() -> dict[str, Param]:
 @task
 @one_sentence
 def clusters() -> list[str]:
-    """List the profiles, one for each account that they share."""
+    """List the profiles with a connection, one for each account that they share."""
+    from nightshard.orchestration.connections import is_connected
     from nightshard.orchestration.steps import reconciling
 
-    return reconciling.distinct_clusters()
+    return reconciling.distinct_clusters(is_connected)
 
 
 @task(map_index_template="{{ task.op_kwargs['cluster'] }}")
@@ -62,8 +62,6 @@ def reconcile_cluster(cluster: str, **context: Any) -> Json:
             reconciling.ask_airflow(context["ti"]),
             grace_s=context["params"]["grace_s"],
         )
-    except NoConnectionError:
-        raise AirflowSkipException(f"Not in use: Airflow has no connection to {cluster}.") from None
     except LoginError as error:
         if not error.failure.passing:
             raise

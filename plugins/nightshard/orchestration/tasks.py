@@ -47,6 +47,16 @@ Evaluates one checkpoint on one or more benchmarks.
 """  # noqa: E501 (a markdown table's row cannot be broken)
 
 
+PATIENT: Json = {
+    "owner": "nightshard",
+    # A login node may be down for minutes; bad input and lost shards fail without a retry.
+    "retries": 5,
+    "retry_delay": timedelta(seconds=20),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=5),
+}
+"""Defaults of the tasks of a DAG that works with clusters."""
+
 SCORES = AssetAlias("nightshard_scores")
 """Stands for the scores of every model; a DAG may be scheduled on it."""
 

@@ -182,4 +182,6 @@ def test_profiles_that_share_an_account_are_looked_at_once(
     other = local.replace("name: local", "name: c").replace("ssh_conn_id: ", "ssh_conn_id: other_")
     (tmp_path / "c.yaml").write_text(other)
     (tmp_path / "d.yaml").write_text("name: [")
-    assert reconciling.distinct_clusters() == ["a", "c", "d"]
+    assert reconciling.distinct_clusters(lambda _: True) == ["a", "c", "d"]
+    # A cluster that nobody has connected is not looked at; a broken profile says why it is not.
+    assert reconciling.distinct_clusters(lambda _: False) == ["d"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nightshard.orchestration.links import SHARD_LINKS, views
+from nightshard.orchestration.links import ASKED_BY, SHARD_LINKS, views
 from nightshard.orchestration.shard import ShardSensor
 
 pytestmark = pytest.mark.unit
@@ -31,3 +31,21 @@ def test_the_buttons_work_where_airflow_is_served_below_a_path(
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.org/airflow/")
     assert all(path.startswith("/airflow/nightshard/dags/") for path in paths().values())
     assert all(view["href"].startswith("/airflow/nightshard/") for view in views())
+
+
+@pytest.mark.parametrize(
+    ("asked_by", "path"),
+    [
+        (None, ""),
+        ("", ""),
+        (
+            "nightly/backfill__2026-02-04T01:00:00+00:00",
+            "/dags/nightly/runs/backfill__2026-02-04T01:00:00+00:00",
+        ),
+        ("nightly/../../x?y", "/dags/nightly/runs/..%2F..%2Fx%3Fy"),
+    ],
+)
+def test_an_evaluation_leads_to_the_run_that_asked_for_it(asked_by: str | None, path: str) -> None:
+    ti = SimpleNamespace(get_template_context=lambda: {"params": {"asked_by": asked_by}})
+    (link,) = ASKED_BY
+    assert link.get_link(SHARD, ti_key=ti) == path

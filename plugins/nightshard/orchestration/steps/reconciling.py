@@ -65,10 +65,14 @@ class TaskInstance(Protocol):
         ...
 
 
-def distinct_clusters() -> list[str]:
+def distinct_clusters(connected: Callable[[str], bool]) -> list[str]:
     """Return the profiles to look at: one of those that share a connection and a folder.
 
-    A profile that cannot be read is among them, so that its own task says why.
+    A profile that cannot be read is among them, so that its own task says why. One without a
+    connection is not: nobody uses that cluster yet.
+
+    Args:
+        connected: whether Airflow has a connection of a name.
     """
     chosen: dict[object, str] = {}
     for name in profile_names(current_settings().clusters):
@@ -77,7 +81,8 @@ def distinct_clusters() -> list[str]:
         except UserError:
             chosen[name] = name
         else:
-            chosen.setdefault((profile.ssh_conn_id, profile.workdir), name)
+            if connected(profile.ssh_conn_id):
+                chosen.setdefault((profile.ssh_conn_id, profile.workdir), name)
     return list(chosen.values())
 
 
