@@ -85,6 +85,8 @@ class Reader:
         words = self.typed(line)
         if words[0] in {"launch", "sweep"}:
             words = self._quick(words)
+        if words[0] == "logs":
+            self.evaluate("--force", "--num-shards", "3")
         return subprocess.run(
             [Path(sys.executable).parent / "nightshard", *words],
             env={
@@ -98,6 +100,15 @@ class Reader:
             text=True,
             timeout=COMMAND_S,
         )
+
+    def evaluate(self, *options: str) -> str:
+        """Evaluate with three questions; return the run's key."""
+        words = ("--model-name", str(self.stack.model), *TINY, "--cluster", "echo", *options)
+        done = self.stack.cli("launch", *words, "--watchdog")
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = re.search(r"run (\S+) scored", done.stdout)
+        assert found is not None
+        return found[1]
 
     def _quick(self, words: list[str]) -> list[str]:
         """Ask a few bundled questions of an engine that answers at once."""
@@ -122,13 +133,7 @@ def reader(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Reader:
         (home / name).symlink_to(PROJECT_ROOT / name)
     (folder / "gate.yaml").write_text("baseline: best\n")
     someone = Reader(stack, folder)
-    for seed in ("1", "2"):
-        words = ("--model-name", str(stack.model), *TINY, "--cluster", "echo", "--seed", seed)
-        done = stack.cli("launch", *words, "--watchdog")
-        assert done.returncode == 0, done.stdout + done.stderr
-        found = re.search(r"run (\S+) scored", done.stdout)
-        assert found is not None
-        someone.keys.append(found[1])
+    someone.keys += [someone.evaluate("--seed", seed) for seed in ("1", "2")]
     return someone
 
 
