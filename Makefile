@@ -96,7 +96,7 @@ setup: .venv/.ready ## Make the control plane's environment from the lock
 	  }
 	  $(STATE)/tools/bin/pip install --quiet --disable-pip-version-check uv 2> >(grep -v '^WARNING: Location' >&2)
 	fi
-	echo "» making the control plane's environment (230 packages, about 1.3 GB)"
+	echo "» making the control plane's environment (290 packages, about 1.6 GB)"
 	$(UV) venv --quiet --clear --python "$$(command -v $(PYTHON))" .venv
 	$(UV) pip sync --quiet --python .venv requirements.lock
 	$(UV) pip install --quiet --python .venv --no-deps --editable .

@@ -1,4 +1,4 @@
-"""Question sets, fingerprints, comparisons, claims; what a gate said; families; sizes; energy."""
+"""Question sets, fingerprints, comparisons, claims; what a gate said; families; energy."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -80,7 +80,6 @@ def upgrade() -> None:
     op.create_index("ix_claims_run_key", "claims", ["run_key"])
     with op.batch_alter_table("models") as models:
         models.add_column(sa.Column("family", sa.Text))
-        models.add_column(sa.Column("weights_bytes", sa.BigInteger))
     with op.batch_alter_table("runs") as runs:
         runs.add_column(sa.Column("gate", sa.JSON))
     with op.batch_alter_table("shards") as shards:
@@ -148,7 +147,6 @@ def downgrade() -> None:
     with op.batch_alter_table("runs") as runs:
         runs.drop_column("gate")
     with op.batch_alter_table("models") as models:
-        models.drop_column("weights_bytes")
         models.drop_column("family")
     for name in ("claims", "comparisons", "question_sets", "fingerprints"):
         op.drop_table(name)
