@@ -22,6 +22,8 @@ from nightshard.core.presets import PRESETS
 MAX_MODEL_SLUG = 40
 RUN_KEY_DIGEST = 6
 
+AUTO_SHARDS = "auto"
+
 _SENTENCES = {
     "model": "name a model: a folder on the cluster or a Hub id such as org/name",
     "tasks": "choose at least one benchmark",
@@ -59,7 +61,7 @@ class RunParams(BaseModel):
     adapter: str | None = None
     logprobs: bool = False
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
-    num_shards: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    num_shards: Annotated[int, Field(ge=1)] | None = None
     optimise: Literal["efficiency", "balanced", "rush"] | None = None
     cluster: Annotated[str, Field(min_length=1)]
     max_job_hours: Annotated[float, Field(gt=0)] | None = None
@@ -89,6 +91,15 @@ class RunParams(BaseModel):
             return values
         return {**values, "tasks": preset.tasks, "limit": values.get("limit") or preset.limit}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_is_a_wish(cls, values: Any) -> Any:
+        """Read ``num_shards: auto`` as what it means: no number, but something to optimise."""
+        if isinstance(values, Mapping) and values.get("num_shards") == AUTO_SHARDS:
+            optimise = values.get("optimise") or "balanced"
+            return {**values, "num_shards": None, "optimise": optimise}
+        return values
+
     @field_validator("preset", mode="after")
     @classmethod
     def _preset_is_known(cls, value: str | None) -> str | None:
@@ -114,7 +125,7 @@ class RunParams(BaseModel):
     @property
     def chooses_shards(self) -> bool:
         """Whether the number of shards follows from earlier runs."""
-        return self.num_shards == "auto" or (self.num_shards is None and self.optimise is not None)
+        return self.num_shards is None and self.optimise is not None
 
     def sampling_overrides(self) -> dict[str, Any]:
         """Return the sampling values that the user set, by name."""

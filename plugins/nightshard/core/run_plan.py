@@ -133,13 +133,13 @@ def check_description(model: ModelDescription) -> None:
         )
 
 
-def choose_num_shards(asked: int | str | None, default: int, maximum: int | None) -> int:
-    """Choose how many shards to cut; ``auto`` is decided later, when the questions are known.
+def choose_num_shards(asked: int | None, default: int, maximum: int | None) -> int:
+    """Choose how many shards to cut, as far as that is known before the questions are.
 
     Raises:
         UserError: more than the cluster's profile allows.
     """
-    chosen = asked if isinstance(asked, int) else default
+    chosen = asked if asked is not None else default
     if maximum is not None and chosen > maximum:
         raise UserError(
             f"{chosen} shards were asked for, but the cluster's profile allows {maximum}; ask for "

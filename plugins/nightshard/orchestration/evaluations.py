@@ -52,7 +52,8 @@ class EvaluateCheckpointOperator(TriggerDagRunOperator):
             AirflowFailException: the parameters cannot be used.
         """
         try:
-            parse_run_params(self.conf or {})
+            # As the form has it; `num_shards: auto` is for people.
+            self.conf = parse_run_params(self.conf or {}).model_dump(mode="json")
         except UserError as error:
             raise AirflowFailException(f"{self.trigger_run_id}: {error}") from None
         run_id = str(self.trigger_run_id)

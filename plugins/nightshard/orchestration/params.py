@@ -138,12 +138,11 @@ def evaluate_form(settings: Settings) -> dict[str, Param]:
         ),
         "num_shards": Param(
             None,
-            type=["integer", "string", "null"],
+            type=["integer", "null"],
             minimum=1,
-            pattern="^auto$",
             title="Shards",
             description="Into how many array elements the questions are split. "
-            "Empty: as *Optimise* says, else the cluster's default.",
+            "Empty: as Optimise says, else the cluster's default.",
             section=where,
         ),
         "optimise": Param(

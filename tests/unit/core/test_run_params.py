@@ -96,3 +96,16 @@ def test_a_limit_goes_before_a_presets_own() -> None:
 def test_a_preset_that_is_not_there_gets_one_sentence() -> None:
     with pytest.raises(UserError, match=r"preset is 'all', .* choose one of smoke, six, math"):
         parse_run_params({"model": "m", "cluster": "c", "tasks": ["x"], "preset": "all"})
+
+
+def test_a_number_of_shards_that_is_to_be_chosen_says_by_what() -> None:
+    asked = {"model": "org/a", "tasks": ["Starter"], "cluster": "local"}
+    auto = parse_run_params({**asked, "num_shards": "auto"})
+    assert (auto.num_shards, auto.optimise, auto.chooses_shards) == (None, "balanced", True)
+    rush = parse_run_params({**asked, "num_shards": "auto", "optimise": "rush"})
+    assert (rush.optimise, rush.chooses_shards) == ("rush", True)
+    number = parse_run_params({**asked, "num_shards": 4, "optimise": "rush"})
+    assert not number.chooses_shards
+    assert not parse_run_params(asked).chooses_shards
+    with pytest.raises(UserError, match="num_shards is 'many'"):
+        parse_run_params({**asked, "num_shards": "many"})

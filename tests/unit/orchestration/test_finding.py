@@ -9,7 +9,9 @@ from airflow.sdk import DagRunState
 from airflow.sdk.exceptions import AirflowFailException, DagRunTriggerException, TaskDeferred
 
 from nightshard.core.errors import UserError
+from nightshard.core.settings import Settings
 from nightshard.orchestration.evaluations import EvaluateCheckpointOperator
+from nightshard.orchestration.params import evaluate_form
 from nightshard.orchestration.steps import finding
 
 pytestmark = pytest.mark.unit
@@ -115,7 +117,7 @@ class Ti:
 
 
 def execute(state: DagRunState | None, conf: dict[str, Any] | None = None) -> Ti:
-    good = {"model": "org/{{ x }}", "tasks": ["Starter"], "cluster": "one"}
+    good = {"model": "org/{{ x }}", "tasks": ["Starter"], "cluster": "one", "num_shards": "auto"}
     ti = Ti(state)
     EvaluateCheckpointOperator(
         task_id="evaluate", conf=conf or good, trigger_run_id="checkpoint__x-1"
@@ -144,8 +146,11 @@ def test_a_new_run_is_started_and_a_failed_one_cleared(
     assert (asked.dag_run_id, asked.reset_dag_run, asked.deferrable) == (
         *("checkpoint__x-1", reset, True),
     )
-    # What people write is no template.
+    # What people write is no template, and it is what the form of `evaluate` takes.
     assert asked.conf["model"] == "org/{{ x }}"
+    for name, param in evaluate_form(Settings.from_env({})).items():
+        if name != "cluster":  # which is none of this project's
+            param.resolve(asked.conf[name])
 
 
 def test_parameters_that_cannot_be_used_start_nothing() -> None:

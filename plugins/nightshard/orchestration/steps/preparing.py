@@ -110,7 +110,7 @@ def asked_now(run: RunPlan, store: RunStore) -> Asked:
     """
     _check_sandbox(run)
     problems, requests = _ask(run.params)
-    if isinstance(run.params.num_shards, int):
+    if run.params.num_shards is not None:
         check_shard_count(run.num_shards, len(requests))
     known = known_answers(
         store.root,
