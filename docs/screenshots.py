@@ -42,10 +42,28 @@ def main() -> None:
         page.wait_for_selector("text=Hub id")
         page.wait_for_timeout(500)  # the form slides in
         page.screenshot(path=IMAGES / "form.png")
+        night(page, access["url"])
         shoot(page, f"{access['url']}/plugin/leaderboard", "text=Browse", "in-airflow.png")
         for scheme in ("light", "dark"):
             results(logged_in(browser, access, scheme), f"{access['url']}/nightshard", scheme)
         browser.close()
+
+
+def night(page: Page, airflow: str) -> None:
+    """Photograph the newest run of ``nightly``, where there is one, and the form of a backfill."""
+    page.goto(f"{airflow}/dags/nightly/runs")
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1000)
+    runs = page.locator('a[href*="/dags/nightly/runs/"]')
+    if not runs.count():
+        return
+    address = str(runs.first.get_attribute("href"))
+    shoot(page, f"{airflow}{address}", "text=report", "nightly-run.png")
+    page.goto(f"{airflow}/dags/nightly")
+    page.click("text=Trigger")
+    page.click("text=Run this Dag for a range of dates")
+    page.wait_for_timeout(700)  # the form slides in
+    page.screenshot(path=IMAGES / "backfill.png")
 
 
 def logged_in(browser: Browser, access: dict[str, str], scheme: str) -> Page:
