@@ -14,10 +14,12 @@ from nightshard.clusters.examination import Patient
 from nightshard.clusters.layout import RunLayout, shard_name
 from nightshard.clusters.models import describe_model, resolve_model
 from nightshard.clusters.script import render_script
+from nightshard.clusters.staging import stage_run
 from nightshard.clusters.submission import first_submissions
 from nightshard.clusters.submit import ArrayJob, cancel, submit_array
 from nightshard.core.errors import NightshardError, UserError
 from nightshard.core.fingerprint import ModelDescription
+from nightshard.core.hashing import canonical_json
 from nightshard.core.run_params import RunParams
 from nightshard.core.run_plan import RunPlan
 
@@ -47,9 +49,6 @@ async def one_question(patient: Patient, model: str | None, wait_s: float) -> st
 
 
 async def _submit(patient: Patient, layout: RunLayout, model: str | None) -> ArrayJob:
-    from nightshard.clusters.staging import stage_run
-    from nightshard.core.hashing import canonical_json
-
     profile = patient.profile
     assert patient.worker is not None  # noqa: S101 (the check rests on "packages")
     plan = await _plan(patient, layout, model)

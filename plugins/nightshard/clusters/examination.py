@@ -40,6 +40,7 @@ class Patient:
         templates: folder of the sbatch templates.
         survey: what Slurm told, from the check ``Slurm`` on.
         worker: the staged worker, from the check ``packages`` on.
+        ill: names of the checks that failed or were not made.
     """
 
     profile: ClusterProfile

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -98,8 +99,6 @@ def _listed(sentences: Sequence[str]) -> list[str]:
 
 
 def _points_json(points: Sequence[Measured]) -> bytes:
-    from dataclasses import asdict
-
     return json.dumps([asdict(one) for one in points], indent=2).encode()
 
 
