@@ -17,6 +17,7 @@ pytest_plugins = [
     "support.fixtures",
     "support.faults.plugin",
     "support.browser",
+    "support.postgres",
 ]
 
 

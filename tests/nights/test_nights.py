@@ -34,7 +34,6 @@ class Rest:
     """Airflow's REST API as far as these tests use it."""
 
     def __init__(self, stack: Stack) -> None:
-        self.stack = stack
         airflow = stack.airflow
         self.client = httpx.Client(base_url=airflow.url, timeout=30)
         body = {"username": airflow.username, "password": airflow.password}
@@ -50,30 +49,9 @@ class Rest:
         return answer.json()
 
     def backfill(self, **asked: Any) -> int:
-        """Create a backfill of ``nightly``; return its id.
-
-        On SQLite Airflow refuses to while somebody else writes, so it is asked when nothing runs,
-        and again where it refuses. Its scheduler may then have met runs that were taken back, which
-        ends it in a shutdown that never ends (3.3.2), so another one is started.
-        """
-
-        def created() -> httpx.Response | None:
-            body = {"dag_id": "nightly", "dag_run_conf": {}, **asked}
-            answer = self.client.post("/api/v2/backfills", json=body)
-            busy = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
-            assert answer.is_success or busy, answer.text
-            if busy:
-                VICTIMS["scheduler"](self.stack)
-                await_parts(self.stack)
-            return None if busy else answer
-
-        eventually(self.is_quiet, "an Airflow at rest")
-        return int(eventually(created, "a backfill").json()["id"])
-
-    def is_quiet(self) -> bool:
-        """Whether no run of any DAG goes on."""
-        going = self.get("dags/~/dagRuns", state=["queued", "running"], limit=1)
-        return not going["total_entries"]
+        """Create a backfill of ``nightly``; return its id."""
+        body = {"dag_id": "nightly", "dag_run_conf": {}, **asked}
+        return int(self.post("backfills", body)["id"])
 
     def await_backfill(self, number: int) -> None:
         eventually(lambda: self.get(f"backfills/{number}")["completed_at"], "the backfill", MONTH_S)

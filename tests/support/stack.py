@@ -43,6 +43,7 @@ class Stack:
         model: folder of a tiny random model.
         hub: a stand-in for the Hub.
         hook: a web hook that is told of runs which need somebody.
+        database: Airflow's own, None for a SQLite file.
     """
 
     settings: Settings
@@ -51,6 +52,7 @@ class Stack:
     model: Path
     hub: FakeHub
     hook: WebHook
+    database: str | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,6 +71,7 @@ class Stack:
             **own_benchmarks(self.settings),
             **afterwards(self.settings, self.hub, self.hook),
             **broken_connections(self.cluster),
+            **airflows_database(self.database),
         }
         stack = LocalStack(self.settings, extra_environment=more)
         return stack.airflow(self.cluster)
@@ -155,7 +158,7 @@ class FinishedRun:
 
 
 @contextmanager
-def running_stack(state: Path, worker_env: Path) -> Iterator[Stack]:
+def running_stack(state: Path, worker_env: Path, database: str | None = None) -> Iterator[Stack]:
     """Start a cluster and an Airflow with extra cluster profiles for the tests."""
     clusters = state / "clusters"
     clusters.mkdir(parents=True)
@@ -179,14 +182,22 @@ def running_stack(state: Path, worker_env: Path) -> Iterator[Stack]:
         from nightshard.local.stack import cluster_root
 
         cluster = LocalCluster(cluster_root(settings)).up()
-        environment |= broken_connections(cluster)
+        environment |= {**broken_connections(cluster), **airflows_database(database)}
         airflow = stack.airflow(cluster).up(print)
         api = AirflowApi(airflow.url, airflow.username, airflow.password)
         deadline = time.monotonic() + 90
         while not api.dag_exists():
             assert time.monotonic() < deadline, api.import_errors()
             time.sleep(POLL_S)
-        yield Stack(settings, cluster, airflow, model, hub, hook)
+        yield Stack(settings, cluster, airflow, model, hub, hook, database)
+
+
+def airflows_database(url: str | None) -> dict[str, str]:
+    """Return the variables that give Airflow a database of its own beside a SQLite file."""
+    if url is None:
+        return {}
+    name = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+    return {name: url, f"{name}_ASYNC": url}
 
 
 @contextmanager

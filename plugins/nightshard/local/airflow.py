@@ -31,6 +31,7 @@ from nightshard.local.airflow_parts import (
     spawn,
 )
 from nightshard.local.airflow_settings import (
+    DATABASE_SETTING,
     USERNAME,
     Ports,
     airflow_settings,
@@ -62,7 +63,8 @@ class LocalAirflow:
     Args:
         home: becomes ``AIRFLOW_HOME``.
         project: the folder with ``dags/`` and ``plugins/``.
-        environment: what the tasks need beside: connections and Nightshard's settings.
+        environment: what the tasks need beside: connections and Nightshard's settings. It may
+            name another database for Airflow than the SQLite file of its home.
     """
 
     def __init__(self, home: Path, project: Path, environment: Mapping[str, str]) -> None:
@@ -204,6 +206,8 @@ class LocalAirflow:
 
     def _settings(self) -> dict[str, str]:
         own = airflow_settings(self.home, self.project)
+        if DATABASE_SETTING in self.environment:
+            del own[DATABASE_SETTING]
         return {**self.environment, **own, "NIGHTSHARD_AIRFLOW_VERSION": version("apache-airflow")}
 
     def _settings_unchanged(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from nightshard.local.airflow_parts import OWNER_MARK
 
 USERNAME = "admin"
+DATABASE_SETTING = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def airflow_settings(home: Path, project: Path) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": os.environ.get("AIRFLOW__CORE__PARALLELISM", "4"),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords_file(home)),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database_file(home)}",
+        DATABASE_SETTING: f"sqlite:///{database_file(home)}",
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
         # A chain of short tasks spends most of its time between two looks of the scheduler.
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.05",
