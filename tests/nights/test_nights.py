@@ -22,7 +22,7 @@ from nightshard.results.read import list_runs
 
 pytestmark = pytest.mark.e2e
 
-MONTH_S = 1500
+MONTH_S = 2700
 LOOK_S = 1.0
 TODAY = datetime.now(UTC).replace(hour=1, minute=0, second=0, microsecond=0)
 """End of an interval of the schedule."""
