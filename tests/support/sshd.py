@@ -11,7 +11,9 @@ from pathlib import Path
 import asyncssh
 
 from nightshard.clusters.held_socket import HeldSocket
+from nightshard.clusters.login import Login, log_in
 from nightshard.clusters.login_errors import Endpoint
+from nightshard.clusters.ssh import SshTransport
 from nightshard.core.settings import Settings
 from nightshard.local import processes
 from nightshard.local.debian import SYSTEM_PATH, find_programs
@@ -46,6 +48,12 @@ def clusters_own(info: ClusterInfo) -> Sshd:
     trusted = info.known_hosts.read_bytes()
     endpoint = Endpoint(info.ssh_host, info.ssh_port, info.ssh_user, trusted)
     return Sshd(endpoint, info.host_key, info.ssh_key, info.root / "log" / "sshd.log")
+
+
+def transport_to(sshd: Sshd) -> SshTransport:
+    """Return a transport that logs in with the server's key alone."""
+    way = Login(sshd.endpoint, key_file=sshd.key_file, agent=False)
+    return SshTransport(lambda: log_in(way), sshd.endpoint)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from support.web_hook import WebHook, web_hook
 from nightshard.cli.api import AirflowApi
 from nightshard.core.settings import PROJECT_ROOT, Settings
 from nightshard.local.airflow import AirflowInfo, LocalAirflow
+from nightshard.local.airflow_settings import DATABASE_SETTING
 from nightshard.local.info import ClusterInfo
 from nightshard.local.stack import LocalStack
 
@@ -196,8 +197,7 @@ def airflows_database(url: str | None) -> dict[str, str]:
     """Return the variables that give Airflow a database of its own beside a SQLite file."""
     if url is None:
         return {}
-    name = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
-    return {name: url, f"{name}_ASYNC": url}
+    return {DATABASE_SETTING: url, f"{DATABASE_SETTING}_ASYNC": url}
 
 
 @contextmanager

@@ -43,10 +43,12 @@ class Hub:
                         remarks.append(f"{repo} at {revision} is left out: {missing}.")
         except RepositoryNotFoundError as error:
             raise SourceError(
-                f"The Hub does not know what was asked for: {_first(error)}"
+                f"The Hub does not know what was asked for: {first_words(error)}"
             ) from None
         except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-            raise SourceError(f"The Hub at {self.api.endpoint} fails: {_first(error)}") from None
+            raise SourceError(
+                f"The Hub at {self.api.endpoint} fails: {first_words(error)}"
+            ) from None
         return Report(tuple(sorted(found, key=lambda one: one.appeared)), tuple(remarks))
 
     def _repos(self, interval: Interval) -> Iterator[str]:
@@ -109,6 +111,7 @@ def lacking(files: set[str]) -> str | None:
     return None
 
 
-def _first(error: Exception) -> str:
+def first_words(error: Exception) -> str:
+    """Return the first line that the Hub's client says, as a sentence; what follows is advice."""
     text = str(error).strip().splitlines()
     return text[0].rstrip(".") + "." if text else f"{type(error).__name__}."

@@ -41,31 +41,9 @@ def cli() -> None:
 
 
 for command in (
-    *(
-        launch,
-        sweep,
-        found,
-        status,
-        logs,
-        cancel,
-        results,
-        rescore,
-        compare,
-        gate,
-        publish,
-        serve,
-        db,
-    ),
-    *(
-        import_answers,
-        import_scores,
-        doctor,
-        cluster,
-        models,
-        local_cluster,
-        quickstart,
-        stop_everything,
-    ),
+    *(launch, sweep, found, status, logs, cancel),
+    *(results, rescore, compare, gate, publish, serve, db, import_answers, import_scores),
+    *(doctor, cluster, models, local_cluster, quickstart, stop_everything),
     *(worker_env, worker_bundle),
 ):
     cli.add_command(command)

@@ -10,8 +10,9 @@ from typing import Any
 import click
 import yaml
 
-from nightshard.cli.reach import ssh_option, transport_by_ssh
+from nightshard.cli.reach import endpoint_of, ssh_option, transport_by_ssh
 from nightshard.clusters import guide as guides
+from nightshard.clusters.login_errors import Endpoint
 from nightshard.clusters.profile import PROFILE_NAME, load_named, profile_names
 from nightshard.clusters.survey import Answers, Survey, propose, take_survey
 from nightshard.core.errors import UserError
@@ -52,7 +53,8 @@ def new(name: str, ssh: str | None, yes: bool, **given: str | None) -> None:
         if yes:
             raise UserError("Give --ssh USER@HOST, the login node to look at.")
         ssh = click.prompt("Login node ([USER@]HOST[:PORT])")
-    survey = asyncio.run(_survey(ssh))
+    endpoint = endpoint_of(ssh)
+    survey = asyncio.run(_survey(endpoint))
     answers = _answers(name, survey, given, ask=not yes)
     text = HEAD.format(title=answers.title, host=survey.host) + yaml.safe_dump(
         propose(survey, answers), sort_keys=False, allow_unicode=True
@@ -65,17 +67,15 @@ def new(name: str, ssh: str | None, yes: bool, **given: str | None) -> None:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(guides.new_page(profile), encoding="utf-8")
         click.echo(f"Wrote {page}")
-    user, _, host = ssh.rpartition("@")
-    host, _, port = host.partition(":")
-    connection = {"conn_type": "ssh", "host": host, "login": user, "port": int(port or 22)}
+    where = {"host": endpoint.host, "login": endpoint.username, "port": endpoint.port}
     click.echo("Add the connection to Airflow, with the host's key (docs/connections.md):")
     click.echo(f"  airflow connections add {answers.connection} \\")
-    click.echo(f"    --conn-json '{json.dumps(connection)}'")
+    click.echo(f"    --conn-json '{json.dumps({'conn_type': 'ssh', **where})}'")
     click.echo(f"Then: nightshard doctor --cluster {name} --ssh {ssh}")
 
 
-async def _survey(ssh: str) -> Survey:
-    async with transport_by_ssh(ssh) as transport:
+async def _survey(endpoint: Endpoint) -> Survey:
+    async with transport_by_ssh(endpoint) as transport:
         return await take_survey(transport)
 
 

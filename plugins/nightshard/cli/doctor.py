@@ -107,7 +107,7 @@ def doctor(
     sick = 0
     for name, well, sentence in examine(settings):
         sick += not well
-        click.secho(f"{'ok  ' if well else 'FAIL'} {name}: {sentence}", fg=None if well else "red")
+        _tell(name, well, sentence)
     if sick:
         sys.exit(1)
 
@@ -130,9 +130,13 @@ async def _examine_cluster(
         patient = Patient(profile, transport, settings.worker_source, settings.templates)
         async for what, fine, sentence in examine_cluster(patient, checks):
             well &= bool(fine)
-            mark = {True: "ok  ", False: "FAIL", None: "-   "}[fine]
-            click.secho(f"{mark} {what}: {sentence}", fg=None if fine else "red")
+            _tell(what, fine, sentence)
     return well
+
+
+def _tell(name: str, well: bool | None, sentence: str) -> None:
+    mark = {True: "ok  ", False: "FAIL", None: "-   "}[well]
+    click.secho(f"{mark} {name}: {sentence}", fg=None if well else "red")
 
 
 def examine(settings: Settings) -> Iterator[tuple[str, bool, str]]:

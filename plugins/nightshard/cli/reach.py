@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.transport import Transport
 from nightshard.core.errors import UserError
 from nightshard.core.settings import Settings
+
+if TYPE_CHECKING:
+    from nightshard.clusters.login_errors import Endpoint
 
 _ADDRESS = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>[A-Za-z0-9._-]+)(?::(?P<port>\d+))?")
 
@@ -24,26 +28,31 @@ ssh_option = click.option(
 )
 
 
-def transport_by_ssh(address: str) -> Transport:
-    """Return a transport to a login node as the user's own ``ssh`` would reach it.
+def endpoint_of(address: str) -> "Endpoint":
+    """Return where the user's own ``ssh`` would go; its known hosts are the trusted ones.
 
     Raises:
         UserError: the address has another form than ``[USER@]HOST[:PORT]``.
     """
-    from nightshard.clusters.login import Endpoint, Login, log_in
-    from nightshard.clusters.ssh import SshTransport
+    from nightshard.clusters.login_errors import Endpoint
 
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise UserError(f"{address!r} is no login node; give [USER@]HOST[:PORT].")
     usual = _as_ssh_would(found["host"])
-    trusted = Path("~/.ssh/known_hosts").expanduser()
-    endpoint = Endpoint(
+    return Endpoint(
         usual.get("hostname", found["host"]),
         int(found["port"] or usual.get("port", 22)),
         found["user"] or usual.get("user"),
-        trusted,
+        Path("~/.ssh/known_hosts").expanduser(),
     )
+
+
+def transport_by_ssh(endpoint: "Endpoint") -> Transport:
+    """Return a transport to a login node as the user's own ``ssh`` would reach it."""
+    from nightshard.clusters.login import Login, log_in
+    from nightshard.clusters.ssh import SshTransport
+
     login = Login(endpoint, user_config=True)
     return SshTransport(lambda: log_in(login), endpoint)
 
@@ -69,7 +78,7 @@ def transport_to(profile: ClusterProfile, ssh: str | None, settings: Settings) -
         UserError: nothing says how to get there.
     """
     if ssh is not None:
-        return transport_by_ssh(ssh)
+        return transport_by_ssh(endpoint_of(ssh))
     variable = f"AIRFLOW_CONN_{profile.ssh_conn_id.upper()}"
     if variable not in os.environ:
         local = _local_connection(profile, settings)

@@ -30,7 +30,7 @@ from nightshard.clusters.errors import SubmissionRejectedError, TransportError
 from nightshard.clusters.patience import Tell, patiently
 from nightshard.clusters.poller import ClusterPoller
 from nightshard.clusters.profile import ClusterProfile
-from nightshard.clusters.script import render_script
+from nightshard.clusters.script import shard_script
 from nightshard.clusters.slurm import ShardState
 from nightshard.clusters.status import ShardStatus, WatchedShard
 from nightshard.clusters.submission import Shard, Submission
@@ -72,15 +72,7 @@ class Cluster:
             submission: which array.
             exclude: nodes that must not be used.
         """
-        return render_script(
-            self.profile,
-            submission,
-            world_size=shard.world_size,
-            max_job_minutes=shard.max_job_minutes,
-            worker_zip=shard.worker,
-            templates=self.templates,
-            exclude=exclude,
-        )
+        return shard_script(self.profile, shard, submission, self.templates, exclude)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from nightshard.clusters.profile import ClusterProfile
+from nightshard.clusters.staging import free_of
 from nightshard.clusters.transport import Transport, run_checked
 from nightshard.core.errors import UserError
 
@@ -101,11 +102,11 @@ async def _checksums(transport: Transport, folder: PurePosixPath) -> dict[str, s
 
 async def _check_room(transport: Transport, folder: PurePosixPath, needed: int) -> None:
     listed = await run_checked(transport, ["df", "-Pk", "--", str(folder)], "Asking for room")
-    fields = listed.splitlines()[-1].split()
-    if len(fields) > 3 and fields[3].isdigit() and int(fields[3]) * 1024 < needed:  # noqa: PLR2004
+    kilobytes = free_of(listed.splitlines()[-1])
+    if kilobytes is not None and kilobytes * 1024 < needed:
         raise UserError(
             f"The model takes {needed / _GIB:.1f} GiB and {folder} has "
-            f"{int(fields[3]) * 1024 / _GIB:.1f} GiB free; free some, for example with "
+            f"{kilobytes * 1024 / _GIB:.1f} GiB free; free some, for example with "
             "`nightshard models clean`."
         )
 

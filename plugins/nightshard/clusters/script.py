@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 
 from nightshard.clusters.profile import ClusterProfile
-from nightshard.clusters.submission import Submission
+from nightshard.clusters.submission import Shard, Submission
 from nightshard.core.errors import UserError
 
 SIGNAL_BEFORE_END_S = 60
@@ -85,6 +85,25 @@ def render_script(
     except jinja2.TemplateError as error:
         line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise UserError(f"The template {profile.template}{line}: {error}.") from None
+
+
+def shard_script(
+    profile: ClusterProfile,
+    shard: Shard,
+    submission: Submission,
+    templates: Path,
+    exclude: Sequence[str] = (),
+) -> str:
+    """Render the batch script of an array that runs a shard, see :func:`render_script`."""
+    return render_script(
+        profile,
+        submission,
+        world_size=shard.world_size,
+        max_job_minutes=shard.max_job_minutes,
+        worker_zip=shard.worker,
+        templates=templates,
+        exclude=exclude,
+    )
 
 
 def directives(

@@ -75,7 +75,7 @@ async def preflight(
 
 
 def _check_room(text: str, where: str, bytes_needed: int, inodes_needed: int) -> None:
-    kilobytes, inodes = (_free(line) for line in text.splitlines()[-2:])
+    kilobytes, inodes = (free_of(line) for line in text.splitlines()[-2:])
     if kilobytes is not None and kilobytes * 1024 < bytes_needed:
         raise UserError(
             f"The disk of {where} has {kilobytes * 1024 / _GIB:.1f} GiB free and the run needs "
@@ -88,7 +88,7 @@ def _check_room(text: str, where: str, bytes_needed: int, inodes_needed: int) ->
         )
 
 
-def _free(df_line: str) -> int | None:
+def free_of(df_line: str) -> int | None:
     """Return the fourth column of ``df -P``; None where the file system does not count it."""
     fields = df_line.split()
     if len(fields) < 6 or not fields[-3].isdigit():  # noqa: PLR2004 (df -P has six columns)

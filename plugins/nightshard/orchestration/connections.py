@@ -12,6 +12,7 @@ from nightshard.orchestration.connection_extras import (
 
 if TYPE_CHECKING:
     import asyncssh
+    from huggingface_hub import HfApi
 
     from nightshard.clusters.held_socket import HeldSocket
     from nightshard.clusters.login import Login
@@ -23,6 +24,7 @@ __all__ = [
     "NoConnectionError",
     "check_host_key_is_checked",
     "hub_account",
+    "hub_client",
     "is_connected",
     "open_transport",
 ]
@@ -117,6 +119,14 @@ def is_connected(connection_id: str) -> bool:
     except AirflowNotFoundException:
         return False
     return True
+
+
+def hub_client() -> "HfApi":
+    """Return a client of the Hub: that of the connection where there is one, else anonymous."""
+    from huggingface_hub import HfApi
+
+    account = hub_account()
+    return HfApi(endpoint=account.endpoint, token=account.token) if account else HfApi()
 
 
 def hub_account() -> "HubAccount | None":

@@ -8,7 +8,7 @@ from nightshard.clusters.models import Fetch, download
 from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.transport import Transport
 from nightshard.core.errors import UserError
-from nightshard.orchestration.connections import open_transport
+from nightshard.orchestration.connections import hub_client, open_transport
 from nightshard.orchestration.steps import current_settings
 
 
@@ -47,21 +47,15 @@ def _snapshot(model: str, revision: str) -> Path:
         UserError: the Hub does not give it.
     """
     import httpx2
-    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    from nightshard.orchestration.connections import hub_account
+    from nightshard.checkpoints.hub import first_words
 
-    account = hub_account()
-    token, endpoint = (account.token, account.endpoint) if account else (None, None)
-    cache = current_settings().state / "hub"
+    api, cache = hub_client(), current_settings().state / "hub"
     try:
-        commit = HfApi(endpoint=endpoint, token=token).model_info(model, revision=revision).sha
-        return Path(
-            snapshot_download(
-                model, revision=commit, cache_dir=cache, token=token, endpoint=endpoint
-            )
-        )
+        commit = api.model_info(model, revision=revision).sha
+        return Path(api.snapshot_download(model, revision=commit, cache_dir=cache))
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        said = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else error
-        raise UserError(f"The model {model} at {revision} could not be fetched: {said}.") from None
+        raise UserError(
+            f"The model {model} at revision {revision} could not be fetched: {first_words(error)}"
+        ) from None

@@ -57,8 +57,13 @@ def plot_scaling(scaling: Scaling, *, dark: bool) -> bytes:
     return _svg(figure, axes, colours)
 
 
-_KINDS = {"queued": "#9aa4ae", "load": "#e69f00", "generate": "#0072b2", "idle": "#d9dee3"}
-_KINDS["lost"] = "#d55e00"
+_KINDS = {
+    "queued": "#9aa4ae",
+    "load": "#e69f00",
+    "generate": "#0072b2",
+    "idle": "#d9dee3",
+    "lost": "#d55e00",
+}
 
 
 def plot_timelines(runs: Sequence[tuple[str, Timeline]], *, dark: bool) -> bytes:

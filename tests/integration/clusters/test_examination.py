@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from support.sshd import Sshd, clusters_own, running_sshd
+from support.profiles import profile
+from support.sshd import Sshd, clusters_own, running_sshd, transport_to
 
 from nightshard.cli.trial import one_question
 from nightshard.clusters.examination import LOGIN_CHECKS, Patient, examine
-from nightshard.clusters.login import Login, log_in
-from nightshard.clusters.profile import ClusterProfile, load_profile
+from nightshard.clusters.profile import ClusterProfile
 from nightshard.clusters.ssh import SshTransport
 from nightshard.core.settings import PROJECT_ROOT
 from nightshard.local.info import ClusterInfo
@@ -32,32 +31,6 @@ CHECKS = (
         functools.partial(one_question, model=None, wait_s=60),
     ),
 )
-
-
-def transport_to(sshd: Sshd, **login: Any) -> SshTransport:
-    way = Login(sshd.endpoint, key_file=sshd.key_file, agent=False, **login)
-    return SshTransport(lambda: log_in(way), sshd.endpoint)
-
-
-def profile(folder: Path, info: ClusterInfo, worker_env: Path, **changes: Any) -> ClusterProfile:
-    """Return the profile of the local cluster with some sections changed."""
-    (info.shared / "models").mkdir(exist_ok=True)
-    values: dict[str, Any] = {
-        "title": "Local",
-        "ssh_conn_id": "local",
-        "workdir": str(info.shared / "doctor"),
-        "slurm": {"partition": "main", "gres": "gpu:1", "cpus_per_task": 1},
-        "worker": {"python": str(worker_env / "bin" / "python")},
-        "models": {"dir": str(info.shared / "models")},
-        "defaults": {"max_job_hours": 1},
-        "engine": {"name": "echo"},
-    }
-    for name, change in changes.items():
-        both = isinstance(change, dict) and isinstance(values.get(name), dict)
-        values[name] = {**values[name], **change} if both else change
-    file = folder / "site.yaml"
-    file.write_text(yaml.safe_dump(values))
-    return load_profile(file, {})
 
 
 async def examined(

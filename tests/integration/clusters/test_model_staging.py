@@ -7,8 +7,8 @@ import time
 from pathlib import Path, PurePosixPath
 
 import pytest
-from integration.clusters.test_examination import profile, transport_to
-from support.sshd import clusters_own
+from support.profiles import profile
+from support.sshd import clusters_own, transport_to
 
 from nightshard.clusters import model_upload
 from nightshard.clusters.model_cleaning import StoredModel, list_models, remove

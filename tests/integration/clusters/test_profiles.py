@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from integration.fixtures.clusters import connect
+from support.sshd import clusters_own, transport_to
 
 from nightshard.clusters.errors import SubmissionRejectedError
 from nightshard.clusters.profile import load_named, profile_names
 from nightshard.clusters.rehearsal import expected_start, rehearsal_script, rehearse
-from nightshard.clusters.ssh import SshTransport
 from nightshard.core.settings import PROJECT_ROOT
 from nightshard.local.cluster import running
 from nightshard.local.info import ClusterInfo
@@ -34,28 +33,19 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterInfo]:
         yield info
 
 
-def transport_to(info: ClusterInfo) -> SshTransport:
-    from support.sshd import clusters_own
-
-    async def open_connection():  # type: ignore[no-untyped-def]
-        return await connect(info)
-
-    return SshTransport(open_connection, clusters_own(info).endpoint)
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shards", [1, 20])
 async def test_slurm_would_take_the_script(sites: ClusterInfo, name: str, shards: int) -> None:
     profile = load_named(CLUSTERS, name, ENVIRON)
     script = rehearsal_script(profile, 60, TEMPLATES, shards)
-    async with transport_to(sites) as transport:
+    async with transport_to(clusters_own(sites)) as transport:
         said = await rehearse(transport, profile, script)
     assert f"in partition {profile.slurm.partition or 'main'}" in said
 
 
 async def test_the_expected_start_is_about_now_where_nothing_waits(sites: ClusterInfo) -> None:
     profile = load_named(CLUSTERS, "vista", ENVIRON)
-    async with transport_to(sites) as transport:
+    async with transport_to(clusters_own(sites)) as transport:
         start = await expected_start(transport, profile, 60, TEMPLATES)
     assert abs(start - datetime.now(UTC)) < timedelta(minutes=2)
 
@@ -63,7 +53,7 @@ async def test_the_expected_start_is_about_now_where_nothing_waits(sites: Cluste
 async def test_what_slurm_would_refuse_is_told_in_its_words(sites: ClusterInfo) -> None:
     profile = load_named(CLUSTERS, "vista", ENVIRON)
     slurm = profile.slurm.model_copy(update={"partition": "nowhere"})
-    async with transport_to(sites) as transport:
+    async with transport_to(clusters_own(sites)) as transport:
         with pytest.raises(SubmissionRejectedError, match="Invalid partition name"):
             await expected_start(
                 transport, profile.model_copy(update={"slurm": slurm}), 60, TEMPLATES

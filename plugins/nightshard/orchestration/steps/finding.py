@@ -99,8 +99,9 @@ def _source(source: SourceConfig, config: NightlyConfig, name: str) -> Source:
     # Each needs packages that the others do not.
     if isinstance(source, HubSource):
         from nightshard.checkpoints.hub import Hub
+        from nightshard.orchestration.connections import hub_client
 
-        return Hub(source, _hub_client())
+        return Hub(source, hub_client())
     if isinstance(source, FolderSource):
         from nightshard.checkpoints.folder import PROGRAM, Folder
         from nightshard.clusters.remote_python import run_worker_python
@@ -118,15 +119,6 @@ def _source(source: SourceConfig, config: NightlyConfig, name: str) -> Source:
     from nightshard.checkpoints.table import Table
 
     return Table(source)
-
-
-def _hub_client() -> Any:
-    from huggingface_hub import HfApi
-
-    from nightshard.orchestration.connections import hub_account
-
-    account = hub_account()
-    return HfApi(endpoint=account.endpoint, token=account.token) if account else HfApi()
 
 
 def choose(found: Iterable[Mapping[str, Any]], cluster: str, asked_by: str) -> list[Json]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nightshard.clusters.profile import ClusterProfile
-from nightshard.clusters.script import render_script
+from nightshard.clusters.script import shard_script
 from nightshard.clusters.submission import first_submissions
 from nightshard.core.plan import CHARACTERS_PER_TOKEN, split_into_shards
 from nightshard.core.requests import Request
@@ -105,12 +105,5 @@ def _script(run: RunPlan, profile: ClusterProfile, rows: Sequence[int]) -> list[
         first_submissions(shard.layout, shard.world_size, shard.array_size, shard.per_job)
     )
     more = f", the first of {len(submissions)}" if len(submissions) > 1 else ""
-    script = render_script(
-        profile,
-        submissions[0],
-        world_size=shard.world_size,
-        max_job_minutes=shard.max_job_minutes,
-        worker_zip=shard.worker,
-        templates=current_settings().templates,
-    )
+    script = shard_script(profile, shard, submissions[0], current_settings().templates)
     return [f"The batch script{more}:", *script.splitlines()]

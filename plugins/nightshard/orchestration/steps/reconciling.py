@@ -80,9 +80,9 @@ def distinct_clusters(connected: Callable[[str], bool]) -> list[str]:
             profile = profile_named(name)
         except UserError:
             chosen[name] = name
-        else:
-            if connected(profile.ssh_conn_id):
-                chosen.setdefault((profile.ssh_conn_id, profile.workdir), name)
+            continue
+        if connected(profile.ssh_conn_id):
+            chosen.setdefault((profile.ssh_conn_id, profile.workdir), name)
     return list(chosen.values())
 
 
