@@ -20,7 +20,9 @@ _GIB = 1 << 30
 _LOCK = """\
 mkdir -p -- "${1%/*}" && mkdir -- "$1" 2>/dev/null && { echo mine; exit; }
 age=$(($(date +%s) - $(stat -c %Y -- "$1" 2>/dev/null || date +%s)))
-[ "$age" -gt "$2" ] && touch -- "$1" && echo mine
+# Of several that find it stale one can move it away.
+[ "$age" -gt "$2" ] && mv -- "$1" "$1.$$" 2>/dev/null && rmdir -- "$1.$$" && mkdir -- "$1" &&
+  echo mine
 exit 0
 """
 
@@ -53,7 +55,9 @@ async def upload_model(
         )
         if "mine" in taken:
             try:
-                await _copy(transport, target, lock, files)
+                # Another run may have ended its copy since the look above.
+                if not await transport.exists(target):
+                    await _copy(transport, target, lock, files)
             finally:
                 await run_checked(transport, ["rmdir", "--", str(lock)], "Unlocking")
         else:

@@ -79,6 +79,29 @@ async def test_two_runs_copy_a_model_once(
     assert len(sent) == 3
 
 
+async def test_a_copy_that_another_run_ends_meanwhile_is_found(
+    site: ClusterProfile,
+    transport: SshTransport,
+    snapshot: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exists = transport.exists
+    looked: list[PurePosixPath] = []
+
+    async def ends_after_the_first_look(path: PurePosixPath) -> bool:
+        looked.append(path)
+        if len(looked) > 1:
+            return await exists(path)
+        await upload_model(transport, site, "org/name", snapshot)
+        return False
+
+    monkeypatch.setattr(transport, "exists", ends_after_the_first_look)
+    async with transport:
+        path = Path(await upload_model(transport, site, "org/name", snapshot))
+    assert [one.name for one in path.parent.iterdir()] == [COMMIT]
+    assert {one.name for one in path.iterdir()} == {"config.json", "model.safetensors", "deep"}
+
+
 async def test_a_copy_that_was_cut_goes_on_where_it_was(
     site: ClusterProfile,
     transport: SshTransport,
