@@ -12,12 +12,12 @@ from rich.console import Console
 from nightshard.cli.cluster import guide_page
 from nightshard.cli.launch import check_params, launch_options, trigger
 from nightshard.clusters import guide as guides
+from nightshard.core.run_params import NOT_SWEPT
 from nightshard.core.settings import Settings
 from nightshard.core.task_states import RUN_ENDED
 
 DAG_ID = "scaling_sweep"
 POLL_S = 2.0
-NOT_SWEPT = ("num_shards", "optimise", "force", "gate", "publish", "dry_run", "adapter")
 
 
 def _counts(_context: click.Context, _option: click.Parameter, value: str) -> list[int]:
@@ -47,7 +47,7 @@ def sweep(shards: list[int], write: bool, **values: Any) -> None:
     params = check_params(values, settings)
     console = Console()
     api = api_from_environment(local_api_access(settings)).of_dag(DAG_ID)
-    asked = json.loads(params.model_dump_json(exclude=set(NOT_SWEPT) | {"asked_by"}))
+    asked = json.loads(params.model_dump_json(exclude=set(NOT_SWEPT)))
     run_id = trigger(api, {**asked, "shards": shards}, console)
     told: set[str] = set()
     while (state := heard(lambda: api.run_state(run_id))) not in RUN_ENDED:

@@ -24,6 +24,9 @@ RUN_KEY_DIGEST = 6
 
 AUTO_SHARDS = "auto"
 
+NOT_SWEPT = frozenset({"num_shards", "optimise", "force", "gate", "publish", "dry_run", "asked_by"})
+"""Parameters that a sweep over numbers of shards sets itself, or has no use for."""
+
 _SENTENCES = {
     "model": "name a model: a folder on the cluster or a Hub id such as org/name",
     "tasks": "choose at least one benchmark",

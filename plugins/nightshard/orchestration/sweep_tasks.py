@@ -4,6 +4,7 @@ from typing import Any
 
 from airflow.sdk import Param, task
 
+from nightshard.core.run_params import NOT_SWEPT
 from nightshard.core.settings import Settings
 from nightshard.orchestration.evaluations import EvaluateCheckpointOperator
 from nightshard.orchestration.params import evaluate_form
@@ -14,10 +15,6 @@ The same evaluation with several numbers of shards, one after the other, so that
 another. The task `report` compares time, GPU hours, queue, start-up and utilisation, and says which
 number is best for what. Later runs with *Optimise* choose by these measurements.
 """
-
-_NOT_ASKED = (
-    *("num_shards", "optimise", "force", "gate", "publish", "asked_by", "dry_run", "adapter"),
-)
 
 
 def sweep_form(settings: Settings) -> dict[str, Param]:
@@ -31,7 +28,7 @@ def sweep_form(settings: Settings) -> dict[str, Param]:
         description="One evaluation for each.",
         section=form["num_shards"].schema["section"],
     )
-    kept = {name: param for name, param in form.items() if name not in _NOT_ASKED}
+    kept = {name: param for name, param in form.items() if name not in NOT_SWEPT}
     return {**kept, "shards": shards}
 
 

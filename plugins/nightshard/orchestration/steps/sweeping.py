@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from upath import UPath
 
+from nightshard.clusters.detect import AUTO
 from nightshard.core.errors import UserError
 from nightshard.core.hashing import content_id
 from nightshard.core.run_params import parse_run_params
@@ -37,6 +38,8 @@ def plan_sweep(values: Mapping[str, Any], dag_id: str, run_id: str) -> list[Json
     counts = sorted(set(values.get("shards") or ()))
     if not counts or not all(isinstance(one, int) and one >= 1 for one in counts):
         raise UserError("shards is empty or holds no whole numbers; give for example 1, 2, 4, 8.")
+    if asked.get("cluster") == AUTO:
+        raise UserError("A sweep compares runs on one cluster; name it in place of auto.")
     digest = content_id(run_id)[:8]
     runs = []
     for count in counts:
