@@ -92,6 +92,7 @@ def transfer_node(
 @pytest.mark.parametrize("download", ["login", "transfer", "airflow"])
 async def test_a_model_is_fetched_by_its_commit_and_found_from_then_on(
     download: str,
+    *,
     local_cluster: ClusterInfo,
     transfer_node: Sshd,
     worker_env: Path,
