@@ -102,6 +102,10 @@ def _facts(profile: ClusterProfile) -> Mapping[str, Any]:
         "Slurm is asked": f"every {profile.polling.floor_s:g} to {profile.polling.ceiling_s:g} s",
         "requeued by the site": known[slurm.requeue],
     }
+    if site.scratch is not None:
+        facts["scratch"] = f"`{site.scratch}`"
+    if site.manual is not None:
+        facts["the site's manual"] = f"<{site.manual}>"
     if site.gpu_hour_cost is not None:
         facts["a GPU hour costs"] = f"{site.gpu_hour_cost:g} {site.currency}"
     return facts

@@ -111,6 +111,19 @@ def test_the_page_on_a_cluster_says_what_its_profile_says(name: str) -> None:
     assert "Nothing yet." not in page
 
 
+def test_facts_that_few_profiles_have_are_on_the_page_of_those() -> None:
+    profile = load_named(CLUSTERS, "vista", {})
+    facts = {"scratch": "/scratch/me", "manual": "https://docs.example.org", "gpu_hour_cost": 0.5}
+    told = block(profile.model_copy(update={"site": profile.site.model_copy(update=facts)}))
+    for line in (
+        "| scratch | `/scratch/me` |",
+        "| the site's manual | <https://docs.example.org> |",
+        "| a GPU hour costs | 0.5 EUR |",
+    ):
+        assert line in told
+        assert line not in block(profile)
+
+
 def test_what_people_wrote_on_a_page_stays() -> None:
     profile = load_named(CLUSTERS, "vista", {})
     page = new_page(profile).replace("Nothing yet.", "Ask Ann.")
