@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -142,8 +143,7 @@ def choose(found: Iterable[Mapping[str, Any]], cluster: str, asked_by: str) -> l
 
 
 def _of_source(found: Found, source: str, config: NightlyConfig) -> Found:
-    values = {**found.to_dict(), "params": {**config.asked_of(source), **found.params}}
-    return Found.from_dict(values)
+    return replace(found, params={**config.asked_of(source), **found.params})
 
 
 def choose_announced(
