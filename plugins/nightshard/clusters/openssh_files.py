@@ -42,15 +42,20 @@ exit 1
 """
 """Arguments as of PUT."""
 
-GET = f'[ -e "$1" ] || exit {MISSING}; cat < "$1"'
-_SIZE = f'[ -e "$1" ] || exit {MISSING}; wc -c < "$1"'
-_RENAME = f'[ -e "$1" ] || exit {MISSING}; mv -f -T "$1" "$2"'
+# Another transfer may move a file at any moment, so it is asked for when a step has failed, not
+# before.
+_OR_MISSING = f'|| {{ [ -e "$1" ] || exit {MISSING}; exit 1; }}'
+GET = f'cat < "$1" {_OR_MISSING}'
+_SIZE = f'wc -c < "$1" {_OR_MISSING}'
+RENAME = f'mv -f -T "$1" "$2" {_OR_MISSING}'
 _REMOVE = 'rm -f "$1"'
 _READ_FROM = 'tail -c "+$2" < "$1"'
+# Measured by its descriptor, since it may have another name by then.
 _WRITE_FROM = f"""
 LC_ALL=C; export LC_ALL
-dd of="$1" bs={CHUNK} seek="$2" iflag=fullblock conv=notrunc status=none || exit 1
-[ "$(wc -c < "$1")" -ge "$3" ] || {{ echo "the connection was cut" >&2; exit {CUT}; }}
+exec 3<> "$1" || exit 1
+dd bs={CHUNK} seek="$2" iflag=fullblock conv=notrunc status=none >&3 || exit 1
+[ "$(stat -L -c %s /dev/fd/3)" -ge "$3" ] || {{ echo "the connection was cut" >&2; exit {CUT}; }}
 """
 """Arguments: name, chunk to begin at, size at the end."""
 
@@ -125,7 +130,7 @@ class OpenSshFiles:
         """See :meth:`RemoteFiles.rename`."""
         arguments = (str(path), str(new))
         what = f"writing {new}"
-        result = await self._transport.checked(_RENAME, arguments, what, new, expected=(0, MISSING))
+        result = await self._transport.checked(RENAME, arguments, what, new, expected=(0, MISSING))
         return result.exit_status == 0
 
     async def remove(self, path: PurePosixPath) -> None:

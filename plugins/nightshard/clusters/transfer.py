@@ -147,7 +147,7 @@ async def remote_sha256(transport: Transport, path: PurePosixPath, size: int) ->
         TransportError: it could not be read, or the cluster has no ``sha256sum``.
     """
     # By redirection: beside an argument with odd characters sha256sum prints an escaped name.
-    script = 'if [ -e "$1" ]; then sha256sum < "$1"; else echo absent -; fi'
+    script = 'sha256sum < "$1" || { [ ! -e "$1" ] && echo absent -; }'
     result = await transport.run(
         ["sh", "-c", script, "sh", str(path)],
         timeout_s=COMMAND_TIMEOUT_S + size / HASH_BYTES_PER_S,
@@ -210,8 +210,10 @@ async def put_large(files: RemoteFiles, path: PurePosixPath, local: Path) -> Non
             raise
         if await files.sha256(part, total) == digest and await files.rename(part, path):
             return
-        # Another transfer of the same content may have moved the part in the meantime.
+        # Another transfer of the same content may have moved the part in the meantime, and this
+        # one then begun a new part.
         if await files.sha256(path, total) == digest:
+            await files.remove(part)
             return
     await files.remove(part)
     raise TransportError(

@@ -21,6 +21,7 @@ from nightshard.clusters.errors import RemoteDiskFullError, TransportError
 from nightshard.clusters.held_socket import HeldSocket
 from nightshard.clusters.login import Login, log_in
 from nightshard.clusters.openssh import OpenSshTransport
+from nightshard.clusters.openssh_files import MISSING, RENAME
 from nightshard.clusters.ssh import SshTransport
 from nightshard.clusters.transfer import CHUNK, IN_FLIGHT, part_of
 from nightshard.core.errors import UserError
@@ -315,12 +316,29 @@ async def test_a_damaged_beginning_is_sent_again(
     assert listing(remote) == ["w"]
 
 
-async def test_two_uploads_of_one_file_at_once_do_no_harm(
+async def test_uploads_of_one_file_at_once_do_no_harm(
     transport: Either, large: Path, remote: PurePosixPath
 ) -> None:
-    await asyncio.gather(*(transport.put_file(remote / "w", large) for _ in range(2)))
+    await asyncio.gather(*(transport.put_file(remote / "w", large) for _ in range(4)))
 
     assert await same(Path(remote / "w"), large)
+    assert listing(remote) == ["w"]
+
+
+async def test_a_part_that_another_upload_moves_just_now_is_no_failure(
+    held: HeldSocket, remote: PurePosixPath, tmp_path: Path
+) -> None:
+    # An mv before which somebody else's came.
+    Path(remote / ".w.part").touch()
+    faster = tmp_path / "mv"
+    faster.write_text(
+        f'#!/bin/sh\n{shutil.which("mv")} "$3" "$4"\nexec {shutil.which("mv")} "$@"\n'
+    )
+    faster.chmod(0o755)
+    script = f"PATH={tmp_path}:$PATH; {RENAME}"
+    paths = (str(remote / ".w.part"), str(remote / "w"))
+    result = await OpenSshTransport(held).run(["sh", "-c", script, "sh", *paths])
+    assert result.exit_status == MISSING
     assert listing(remote) == ["w"]
 
 
