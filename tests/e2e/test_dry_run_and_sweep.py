@@ -50,7 +50,7 @@ def test_a_sweep_compares_and_later_runs_choose_by_it(stack: Stack) -> None:
     assert [row.split("|")[1].strip() for row in rows[1:]] == ["1", "2", "4"]
     for point in ("Diminishing returns", "Efficiency", "Initialisation", "Utilisation"):
         assert point in swept.stdout
-    assert "Recommended: " in swept.stdout
+    assert "Recommended shards: " in swept.stdout
     folder = Path(swept.stdout.split("Plots: ")[1].splitlines()[0])
     assert {file.name for file in folder.iterdir()} == {
         *("report.md", "time.svg", "timeline.svg", "points.json"),

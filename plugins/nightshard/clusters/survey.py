@@ -22,7 +22,7 @@ s folders
 for name in WORK SCRATCH PROJECT HOME; do
   eval "value=\${$name:-}"; [ -n "$value" ] && printf '%s=%s\n' "$name" "$value"
 done
-s nodes; sinfo -h -N -o '%R|%a|%l|%N|%c|%m|%G|%h' 2>&1
+s nodes; sinfo -h -N -o '%P|%a|%l|%N|%c|%m|%G|%h' 2>&1
 s config; scontrol show config 2>/dev/null
 s accounts; sacctmgr -nP show assoc user="$(id -un)" format=account,maxsubmit 2>/dev/null
 s sacct; sacct -n -X -S now >/dev/null 2>&1 && echo yes || echo no
@@ -66,7 +66,7 @@ class Survey:
     Attributes:
         host: the login node's full name.
         folders: variables that name folders, by name.
-        partitions: those with GPUs, the one with the most nodes first.
+        partitions: those with GPUs: Slurm's default first, then those with the most nodes.
         accounts: that the user may charge.
         max_array_size: Slurm's ``MaxArraySize``.
         max_submitted: the user's ``MaxSubmit``, None where there is none.
@@ -124,12 +124,15 @@ def read_survey(text: str, nonce: str) -> Survey:
 
 
 def _partitions(text: str) -> list[Partition]:
+    # %P marks the default partition with an asterisk. Slurm lists the partitions in no fixed order.
     by_name: dict[str, list[list[str]]] = {}
     for line in text.splitlines():
         fields = line.split("|")
         if len(fields) == 8 and fields[1] == "up" and _gres(fields[6])[1]:  # noqa: PLR2004
             by_name.setdefault(fields[0], []).append(fields)
-    return sorted((_partition(name, its) for name, its in by_name.items()), key=lambda p: -p.nodes)
+    found = {name: _partition(name.rstrip("*"), nodes) for name, nodes in by_name.items()}
+    order = sorted(found, key=lambda name: (not name.endswith("*"), -found[name].nodes, name))
+    return [found[name] for name in order]
 
 
 def _partition(name: str, nodes: Sequence[Sequence[str]]) -> Partition:

@@ -124,8 +124,8 @@ def words(points: Sequence[Measured], maximum: int) -> list[str]:
         _startup_words(points),
         _utilisation(points),
         _prediction(points),
-        "Recommended: "
-        + ", ".join(f"{n} shards for {name}" for name, n in recommended(points, maximum).items())
+        "Recommended shards: "
+        + ", ".join(f"{n} for {name}" for name, n in recommended(points, maximum).items())
         + ".",
     ]
 
@@ -146,7 +146,7 @@ def _diminishing(points: Sequence[Measured]) -> str:
 def _efficiency(points: Sequence[Measured]) -> str:
     least, most = (f(points, key=lambda one: one.gpu_seconds) for f in (min, max))
     return (
-        f"Efficiency: {least.shards} shards take the least GPU time, {least.gpu_seconds:.0f} s; "
+        f"Efficiency: GPU time is least with {least.shards}, {least.gpu_seconds:.0f} s; "
         f"{most.shards} take {most.gpu_seconds / max(least.gpu_seconds, 1e-9):.2f} times as much."
     )
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nightshard.clusters.errors import TransportError
 from nightshard.clusters.guide import BEGIN, END, block, new_page, refreshed, with_measurement
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 NONCE = "0123"
 SHARED = """\
-cpu|up|1-00:00:00|n1|64|256000|(null)|NO
+cpu*|up|1-00:00:00|n1|64|256000|(null)|NO
 gpu|up|2-00:00:00|g1|64|512000|gpu:a100:4|NO
 gpu|up|2-00:00:00|g2|64|512000|gpu:a100:4|NO
 old|down|2-00:00:00|o1|16|64000|gpu:2|NO
@@ -74,9 +76,16 @@ def test_shards_share_a_node_that_is_given_whole(tmp_path: Path) -> None:
     assert profile.gpus_per_shard() == 1
 
 
-def test_partitions_with_gpus_that_are_up_are_offered_the_largest_first() -> None:
-    survey = read_survey(printed(), NONCE)
+@given(order=st.permutations(SHARED.splitlines()))
+def test_partitions_with_gpus_that_are_up_are_offered_the_largest_first(order: list[str]) -> None:
+    survey = read_survey(printed("\n".join(order)), NONCE)
     assert [one.name for one in survey.partitions] == ["gpu", "big"]
+
+
+@given(order=st.permutations(SHARED.replace("big|", "big*|").splitlines()))
+def test_the_default_partition_is_offered_before_larger_ones(order: list[str]) -> None:
+    survey = read_survey(printed("\n".join(order)), NONCE)
+    assert [one.name for one in survey.partitions] == ["big", "gpu"]
 
 
 def test_a_site_without_gpus_accounts_and_internet_can_still_be_described(tmp_path: Path) -> None:

@@ -65,13 +65,11 @@ def test_a_run_whose_shards_do_not_all_tell_is_left_out() -> None:
 def test_the_four_points_of_view_and_the_error_of_the_prediction_are_said() -> None:
     said = words(POINTS, 64)
     assert said[0] == "Diminishing returns: not reached; 8 shards still pay in time."
-    assert said[1] == (
-        "Efficiency: 1 shards take the least GPU time, 500 s; 8 take 1.28 times as much."
-    )
+    assert said[1] == "Efficiency: GPU time is least with 1, 500 s; 8 take 1.28 times as much."
     assert "4% of the shards' time with 1 and 25% with 8" in said[2]
     assert "with 8 shards a GPU gives 78% of the tokens per second" in said[3]
     assert "(1: +0%, 2: +0%, 4: +0%, 8: +0%)" in said[4].replace("-0%", "+0%")
-    assert said[5].startswith("Recommended: ")
+    assert said[5].startswith("Recommended shards: ")
 
 
 def test_one_that_is_said_to_pay_does_and_one_that_is_not_does_not() -> None:

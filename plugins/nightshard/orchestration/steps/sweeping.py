@@ -89,7 +89,10 @@ def report(planned: Sequence[Json]) -> Json:
     folder = UPath(settings.store) / "sweeps" / planned[0]["trigger_run_id"].split("-")[0]
     write_bytes(folder / "report.md", f"# {text}\n".encode())
     write_bytes(folder / "time.svg", plot_scaling(scaling, dark=False))
-    lines = [(f"{run.num_shards} shards", timeline(run)) for run in records]
+    lines = [
+        (f"{run.num_shards} shard{'s' if run.num_shards > 1 else ''}", timeline(run))
+        for run in records
+    ]
     write_bytes(folder / "timeline.svg", plot_timelines(lines, dark=False))
     write_bytes(folder / "points.json", _points_json(points))
     for line in text.splitlines():
