@@ -23,7 +23,8 @@ class EvaluateCheckpointOperator(TriggerDagRunOperator):
     """Starts a run of ``evaluate`` under an id of its own, and waits for it in the triggerer.
 
     A run of that id that goes on is waited for, one that succeeded is left as it is, and one that
-    failed is cleared, so that it generates only what it lacks.
+    failed is cleared, so that it generates only what it lacks. Where another task starts the same
+    run in the same moment, that one waits for it and this one is skipped.
 
     Args:
         conf: parameters of the run.
@@ -42,6 +43,8 @@ class EvaluateCheckpointOperator(TriggerDagRunOperator):
             wait_for_completion=True,
             deferrable=True,
             poke_interval=POLL_S,
+            # Where another task starts the same run between our look and our start; it waits then.
+            skip_when_already_exists=True,
             **kwargs,
         )
 
@@ -70,6 +73,8 @@ class EvaluateCheckpointOperator(TriggerDagRunOperator):
                 method_name="execute_complete",
             )
         self.reset_dag_run = state == "failed"
+        # Before the start, so that a task that is skipped leads to the run as well.
+        context["ti"].xcom_push("trigger_run_id", run_id)
         super().execute(context)
 
     def execute_complete(self, context: "Context", event: tuple[str, dict[str, Any]]) -> None:

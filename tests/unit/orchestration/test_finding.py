@@ -160,6 +160,13 @@ def test_parameters_that_cannot_be_used_start_nothing() -> None:
         execute(None, {"modle": "x", "model": "x", "tasks": ["Starter"], "cluster": "one"})
 
 
+def test_a_run_that_another_task_starts_in_the_same_moment_fails_nobody() -> None:
+    with pytest.raises(DagRunTriggerException) as caught:
+        execute(None)
+    # Airflow then skips the task instead of failing it.
+    assert caught.value.skip_when_already_exists
+
+
 def test_a_failed_evaluation_fails_its_task_with_a_sentence() -> None:
     operator = EvaluateCheckpointOperator(task_id="evaluate", conf={}, trigger_run_id="r")
     operator.execute_complete({}, ("trigger", {"run_ids": ["r"], "r": "success"}))
