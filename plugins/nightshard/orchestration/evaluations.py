@@ -60,21 +60,19 @@ class EvaluateCheckpointOperator(TriggerDagRunOperator):
         except UserError as error:
             raise AirflowFailException(f"{self.trigger_run_id}: {error}") from None
         run_id = str(self.trigger_run_id)
+        # Airflow does so only where it starts the run, and every task is to lead to it.
+        context["ti"].xcom_push("trigger_run_id", run_id)
         state = self._state(context["ti"], run_id)
         if state == "success":
             self.log.info("%s is there already", run_id)
-            context["ti"].xcom_push("trigger_run_id", run_id)
             return
         if state is not None and state != "failed":
             self.log.info("%s goes on already", run_id)
-            context["ti"].xcom_push("trigger_run_id", run_id)
             self.defer(
                 trigger=DagStateTrigger(EVALUATE, ENDS, run_ids=[run_id], poll_interval=POLL_S),
                 method_name="execute_complete",
             )
         self.reset_dag_run = state == "failed"
-        # Before the start, so that a task that is skipped leads to the run as well.
-        context["ti"].xcom_push("trigger_run_id", run_id)
         super().execute(context)
 
     def execute_complete(self, context: "Context", event: tuple[str, dict[str, Any]]) -> None:

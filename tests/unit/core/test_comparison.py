@@ -1,7 +1,9 @@
 """Paired comparisons against independent implementations and by enumeration."""
 
+import gc
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -72,8 +74,15 @@ def test_swapping_the_checkpoints_turns_the_sign_and_nothing_else(
     assert forth.test == "mcnemar"
 
 
-# Few examples: statsmodels collects garbage at each call, which takes a second in a large process.
-@settings(max_examples=20)
+@pytest.fixture(scope="module")
+def little_garbage() -> Iterator[None]:
+    """Statsmodels collects garbage at each call, which takes a second in a large process."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("little_garbage")
 @given(st.dictionaries(st.text(min_size=1, max_size=4), st.floats(0, 1), min_size=1, max_size=12))
 def test_several_benchmarks_are_adjusted_as_holm_did(p_values: dict[str, float]) -> None:
     expected = multipletests(list(p_values.values()), method="holm")[1]
